@@ -1,0 +1,3 @@
+"""BIDS App that turns fMRI into language."""
+
+__version__ = "0.1.0"

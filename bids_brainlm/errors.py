@@ -1,0 +1,73 @@
+"""Everything that can go wrong for a reason the user can mend.
+
+A message says which thing, what was got, what was expected and what to do; anything about a file carries its path.
+``exit_code`` is what the command line ends with when the error reaches it; docs/reference/exit-codes.md lists them.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+
+
+class BrainLMError(Exception):
+    """Base of every error with a message meant for the user; any other exception is a defect of ours."""
+
+    exit_code = 1
+
+
+class ConfigError(BrainLMError):
+    """A setting that is unknown, of the wrong type, or at odds with another one."""
+
+    exit_code = 2
+
+
+class InputError(BrainLMError):
+    """Data that cannot be used as it is; always with the path where it stands.
+
+    Parameters
+    ----------
+    what : str
+        The fault, with the offending values.
+    path : path-like
+        File or folder where it was found.
+    expected, remedy : str
+        What would have been right, and what to do.
+
+    Examples
+    --------
+    >>> print(InputError("onset 700 s is past the end", "events.tsv", expected="at most 300 s", remedy="check the TR"))
+    onset 700 s is past the end: events.tsv (expected: at most 300 s; remedy: check the TR)
+    """
+
+    exit_code = 65
+
+    def __init__(self, what: str, path: str | PathLike[str], *, expected: str = "", remedy: str = "") -> None:
+        self.what, self.path, self.expected, self.remedy = what, str(path), expected, remedy
+        hints = "; ".join(f"{label}: {text}" for label, text in (("expected", expected), ("remedy", remedy)) if text)
+        super().__init__(f"{what}: {self.path}" + (f" ({hints})" if hints else ""))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments would be lost when a worker process sends the error back.
+        return _rebuild, (type(self), self.what, self.path, self.expected, self.remedy)
+
+
+class MissingInputError(InputError):
+    """A file or label that was asked for and is not there."""
+
+    exit_code = 66
+
+
+class MissingResourceError(InputError):
+    """A template or language model that is not on this machine and cannot be fetched."""
+
+    exit_code = 69
+
+
+class LeakageError(BrainLMError):
+    """Something of the test set (an example, its group or a recording row) would be seen in training."""
+
+    exit_code = 65
+
+
+def _rebuild(kind: type[InputError], what: str, path: str, expected: str, remedy: str) -> InputError:
+    return kind(what, path, expected=expected, remedy=remedy)
