@@ -19,6 +19,8 @@ import dataclasses
 import difflib
 import importlib.resources
 import json
+import math
+import re
 import tomllib
 import types
 import typing
@@ -55,8 +57,12 @@ def setting(default: Any, help: str, *flags: str, choices: tuple[str, ...] = (),
 class Input:
     """Which recordings are used, and how they are cleaned."""
 
-    space: str = setting("fsaverage", "Space of the BOLD series: fsaverage (any density), T1w, MNI152NLin2009cAsym ...", "--space")
-    density: str = setting("", "fsaverage density (3k, 10k, 41k, 164k) to bring surfaces to; empty keeps that of the files.", "--density")
+    space: str = setting(
+        "fsaverage", "Space of the BOLD series: fsaverage (any density), T1w, MNI152NLin2009cAsym ...", "--space"
+    )
+    density: str = setting(
+        "", "fsaverage density (3k, 10k, 41k, 164k) to bring surfaces to; empty keeps that of the files.", "--density"
+    )
     sessions: tuple[str, ...] = setting((), "Sessions to use; all when empty.", "--session-label", "--session-id")
     tasks: tuple[str, ...] = setting((), "Tasks to use; all that have texts when empty.", "-t", "--task-id", "--task-label")
     runs: tuple[str, ...] = setting((), "Runs to use; all when empty.", "--run-id", "--run-label")
@@ -65,7 +71,9 @@ class Input:
         "Confound columns to regress out; * and ? are wildcards; a name that matches nothing is an error.",
         "-c", "--confounds",
     )  # fmt: skip
-    dummy_scans: int = setting(-1, "Volumes to leave out at the start of a run; -1: those fMRIPrep marked non-steady-state.", "--dummy-scans")
+    dummy_scans: int = setting(
+        -1, "Volumes to leave out at the start of a run; -1: those fMRIPrep marked non-steady-state.", "--dummy-scans"
+    )
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,9 @@ class Estimate:
     hrf: str = setting("glover", "Haemodynamic response function.", "--hrf-model", choices=("glover", "spm"))
     high_pass: float = setting(0.0078125, "Cut-off of the cosine drift model in Hz.", "--high-pass")
     center: str = setting(
-        "run", "Mean removed from every vertex, over all trials of a run or session; uses no labels.", choices=("run", "session", "none")
+        "run",
+        "Mean removed from every vertex, over all trials of a run or session; uses no labels.",
+        choices=("run", "session", "none"),
     )
 
 
@@ -86,7 +96,8 @@ class Parcels:
 
     atlas: str = setting(
         "Schaefer2018:100:7n",
-        "Parcellation: kmeans100 (bundled), a TemplateFlow query Name:scale:segmentation, a file or folder, or blocks:N for a plain matrix.",
+        "Parcellation: kmeans100 (bundled), a TemplateFlow query Name:scale:segmentation, a file or folder, or blocks:N for a "
+        "plain matrix.",
         "--atlas", "--atlases",
     )  # fmt: skip
     min_coverage: float = setting(0.5, "Smallest share of usable vertices for a parcel's mean to be written.", "--min-coverage")
@@ -98,11 +109,15 @@ class Text:
 
     column: str = setting("", "Column of events.tsv that holds the text itself.", "--text-column")
     key: str = setting("", "Column of events.tsv that names the stimulus (stim_file, trial_type, ...).", "--key-column")
-    table: str = setting("", "TSV of texts joined to the key, relative to the BIDS folder; several rows a key are several references.", "--texts")
+    table: str = setting(
+        "", "TSV of texts joined to the key, relative to the BIDS folder; several rows a key are several references.", "--texts"
+    )
     answer: str = setting("", "Column of the table that holds the text (caption or answer); discovered when empty.")
     question: str = setting("", "Column of the table that holds a question; none when empty and there is no column 'question'.")
     prompts: tuple[str, ...] = setting(
-        ("Describe the following image.",), "Instruction(s) for texts that have no question of their own; drawn at random in training.", "--prompt"
+        ("Describe the following image.",),
+        "Instruction(s) for texts that have no question of their own; drawn at random in training.",
+        "--prompt",
     )
 
 
@@ -110,12 +125,22 @@ class Text:
 class Splits:
     """Which examples are trained on, which choose the epoch, which are decoded."""
 
-    group: str = setting("stimulus", "What must not be shared between parts: stimulus, run, session, or a column of events.tsv.", "--group")
-    scheme: str = setting("single", "single, kfold (pooled out-of-fold predictions), column, or list.", "--split", choices=("single", "kfold", "column", "list"))
+    group: str = setting(
+        "stimulus", "What must not be shared between parts: stimulus, run, session, or a column of events.tsv.", "--group"
+    )
+    scheme: str = setting(
+        "single",
+        "single, kfold (pooled out-of-fold predictions), column, or list.",
+        "--split",
+        choices=("single", "kfold", "column", "list"),
+    )
     folds: int = setting(5, "Number of folds for kfold; 0 leaves one group out at a time.", "--folds")
     test: float = setting(0.2, "Share of groups in the test set of a single split.")
     validation: float = setting(0.1, "Share of the remaining groups kept apart to choose the epoch.")
-    source: str = setting("", "For scheme column: a column of events.tsv holding train, validation, test. For list: a TSV with columns group and split.")
+    source: str = setting(
+        "",
+        "For scheme column: a column of events.tsv holding train, validation, test. For list: a TSV with columns group, split.",
+    )
     average: tuple[str, ...] = setting((), "Parts in which the repeats of a stimulus are averaged: train, validation, test.")
 
 
@@ -123,7 +148,13 @@ class Splits:
 class Model:
     """The language model, and how brain tokens enter it."""
 
-    llm: str = setting("Qwen/Qwen2.5-1.5B-Instruct", "Hugging Face name or folder of a causal language model.", "--llm", "--model-id", "--model-dir")
+    llm: str = setting(
+        "Qwen/Qwen2.5-1.5B-Instruct",
+        "Hugging Face name or folder of a causal language model.",
+        "--llm",
+        "--model-id",
+        "--model-dir",
+    )
     revision: str = setting("", "Revision (commit or tag) of the language model; the newest when empty.")
     style: str = setting("chat", "How prompt, brain tokens and answer are laid out.")
     tokenizer: str = setting("parcelwise", "Brain tokenizer.", "--tokenizer")
@@ -160,7 +191,9 @@ class Phase:
     batch_size: int = setting(25, "Examples a step.")
     accumulation: int = setting(1, "Batches whose gradients are summed before a step.")
     clip: float = setting(1.0, "Largest norm of the gradient; 0 for none.")
-    precision: str = setting("auto", "Precision of the language model: auto is bf16 on a GPU, fp32 on CPU.", choices=("auto", "fp32", "bf16", "nf4"))
+    precision: str = setting(
+        "auto", "Precision of the language model: auto is bf16 on a GPU, fp32 on CPU.", choices=("auto", "fp32", "bf16", "nf4")
+    )
 
 
 @dataclass(frozen=True)
@@ -178,8 +211,14 @@ class Decode:
 class Evaluate:
     """Which figures are reported."""
 
-    metrics: tuple[str, ...] = setting(("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "wer", "facts"), "Metrics of generated text.", "--metrics")
-    facts: str = setting("", "TSV of facts, relative to the BIDS folder: a key column and one column a factor with the word(s) that name it.", "--facts")
+    metrics: tuple[str, ...] = setting(
+        ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "wer", "facts"), "Metrics of generated text.", "--metrics"
+    )
+    facts: str = setting(
+        "",
+        "TSV of facts, relative to the BIDS folder: a key column and one column a factor with the word(s) that name it.",
+        "--facts",
+    )
     bootstrap: int = setting(2000, "Bootstrap samples behind the 95 % intervals.")
     readout: tuple[str, ...] = setting(("ridge", "logistic"), "Linear readouts of the facts from the same betas, for comparison.")
 
@@ -193,8 +232,12 @@ class Run:
     offline: bool = setting(False, "Never look for models or templates on the network.", "--offline", bears=False)
     nprocs: int = setting(0, "Processes in all; 0 uses every core.", "--nprocs", "--nthreads", "--n-cpus", bears=False)
     omp_nthreads: int = setting(1, "Threads of one process.", "--omp-nthreads", bears=False)
-    memory: float = setting(0.0, "Memory in GB that the workflow may plan with; 0 takes 90 % of the machine's.", "--mem", "--mem-gb", bears=False)
-    stop_on_first_crash: bool = setting(False, "Stop at the first failure instead of finishing the other participants.", "--stop-on-first-crash", bears=False)
+    memory: float = setting(
+        0.0, "Memory in GB that the workflow may plan with; 0 takes 90 % of the machine's.", "--mem", "--mem-gb", bears=False
+    )
+    stop_on_first_crash: bool = setting(
+        False, "Stop at the first failure instead of finishing the other participants.", "--stop-on-first-crash", bears=False
+    )
 
 
 @dataclass(frozen=True)
@@ -224,6 +267,46 @@ SECTIONS: dict[str, type[Any]] = {
     "evaluate": Evaluate,
     "run": Run,
 }
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of the command line: what to work on, where, and how.
+
+    Parameters
+    ----------
+    bids_dir, out_dir, work_dir : Path
+        Raw dataset, derivatives dataset that is written, and folder for what may be thrown away; all absolute.
+    level : {"participant", "group"}
+    participants : tuple of str
+        Labels without ``sub-``, as asked for; all of the dataset when empty.
+    derivatives : dict of str to Path
+        Folders given by ``-d name=path``; empty when none was given.
+    config : Config
+    verbosity : int
+        Number of ``-v`` minus number of ``-q``.
+    reports_only : bool
+        Write the reports again from the outputs that are there.
+    """
+
+    bids_dir: Path
+    out_dir: Path
+    level: str
+    participants: tuple[str, ...]
+    derivatives: dict[str, Path]
+    work_dir: Path
+    config: Config
+    verbosity: int = 0
+    reports_only: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the work on one participant ended: ``error`` is empty and ``exit_code`` 0 when all is well."""
+
+    participant: str
+    error: str = ""
+    exit_code: int = 0
 
 
 def settings() -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
@@ -263,26 +346,45 @@ def load(
         For an unknown name or a value of the wrong type, with the place it came from.
     """
     tree = _read_recipe(recipe)
+    _located(tree, f"recipe {recipe}")
     if file is not None:
-        _merge(tree, _read_toml(file), str(file))
+        values = _read_toml(file)
+        _located(values, str(file))
+        _merge(tree, values, str(file))
     for name, value in (flags or {}).items():
         _put(tree, name, value)
     for name, text in (overrides or {}).items():
-        _put(tree, name, _parse(text))
+        _put(tree, name, _parse(name, text))
     return build(tree)
 
 
 def build(tree: Mapping[str, Any]) -> Config:
     """Nested dictionaries, as TOML gives them, -> validated `Config`."""
+    config = _assemble(tree)
+    _check(config)
+    return config
+
+
+def _assemble(tree: Mapping[str, Any]) -> Config:
+    """Names and types are checked here; what settings say of each other in `_check`."""
     known = [*SECTIONS, "phases"]
     for name in tree:
         if name not in known:
             raise ConfigError(f"no section {name!r}{_near(name, known)}")
     parts: dict[str, Any] = {name: _section(name, cls, tree.get(name, {})) for name, cls in SECTIONS.items()}
-    parts["phases"] = tuple(_section(f"phases.{i}", Phase, item) for i, item in enumerate(tree.get("phases", ())))
-    config = Config(**parts)
-    _check(config)
-    return config
+    phases = tree.get("phases", ())
+    if not isinstance(phases, (list, tuple)):
+        raise ConfigError(f"phases is {phases!r}; expected a list of tables, [[phases]] in TOML")
+    parts["phases"] = tuple(_section(f"phases.{i}", Phase, item) for i, item in enumerate(phases))
+    return Config(**parts)
+
+
+def _located(tree: Mapping[str, Any], where: str) -> None:
+    """Refuse wrong names and types of one source by itself, so that the message can say where they stand."""
+    try:
+        _assemble(tree)
+    except ConfigError as error:
+        raise ConfigError(f"{error} (in {where})") from error
 
 
 def as_tree(config: Config) -> dict[str, Any]:
@@ -314,10 +416,12 @@ def to_toml(config: Config) -> str:
 
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + "}"
+        keys = [key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key) for key in value]
+        return "{" + ", ".join(f"{key} = {_toml(item)}" for key, item in zip(keys, value.values(), strict=True)) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)
+    # JSON and TOML write strings and numbers alike, but for the one control character that JSON leaves bare.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _read_recipe(recipe: str) -> dict[str, Any]:
@@ -325,7 +429,9 @@ def _read_recipe(recipe: str) -> dict[str, Any]:
         return tomllib.loads((PRESETS / f"{recipe}.toml").read_text("utf-8"))
     if recipe.endswith(".toml"):
         return _read_toml(Path(recipe))
-    raise ConfigError(f"no recipe {recipe!r}{_near(recipe, presets())}; known: {', '.join(presets())}, or the path of a .toml file")
+    raise ConfigError(
+        f"no recipe {recipe!r}{_near(recipe, presets())}; known: {', '.join(presets())}, or the path of a .toml file"
+    )
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -365,11 +471,19 @@ def _put(tree: dict[str, Any], name: str, value: Any) -> None:
     tree.setdefault(section, {})[key] = value
 
 
-def _parse(text: str) -> Any:
+def _parse(name: str, text: str) -> Any:
+    """Value of ``--set name=text``; for a setting that is text, only quotes and brackets are syntax (a revision may read 1e5)."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    return value if isinstance(value, (str, list, dict)) or not _is_text(name) else text
+
+
+def _is_text(name: str) -> bool:
+    section, _, key = name.partition(".")
+    kinds = {"phases": Phase, **SECTIONS}.get(section)
+    return kinds is not None and typing.get_type_hints(kinds).get(key.rpartition(".")[2]) in (str, tuple[str, ...])
 
 
 def _near(name: str, known: list[str]) -> str:
@@ -400,9 +514,11 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
         items = value if isinstance(value, (list, tuple)) else [value]
         return tuple(_coerce(name, item, typing.get_args(kind)[0]) for item in items)
     if origin is dict:
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and _is_plain(value):
             return dict(value)
     elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ConfigError(f"{name} is {value}; expected a finite number")
         return float(value)
     elif kind is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return str(value)
@@ -412,11 +528,22 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
     raise ConfigError(f"{name} is {value!r}; expected {label}")
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether JSON holds it: no dates, no infinities."""
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))
+
+
 def _check(config: Config) -> None:
     for i, phase in enumerate(config.phases):
         for group in phase.train:
             if group not in GROUPS:
-                raise ConfigError(f"phases.{i}.train names the group {group!r}{_near(group, list(GROUPS))}; known: {', '.join(GROUPS)}")
+                raise ConfigError(
+                    f"phases.{i}.train names the group {group!r}{_near(group, list(GROUPS))}; known: {', '.join(GROUPS)}"
+                )
         if phase.epochs < 1 or phase.batch_size < 1 or phase.accumulation < 1:
             raise ConfigError(f"phases.{i}: epochs, batch_size and accumulation must be at least 1")
     for part in config.split.average:
@@ -434,4 +561,5 @@ def _check(config: Config) -> None:
     if config.input.density not in ("", "3k", "10k", "41k", "164k"):
         raise ConfigError(f"input.density is {config.input.density!r}; expected 3k, 10k, 41k or 164k")
     if config.split.scheme in ("column", "list") and not config.split.source:
-        raise ConfigError(f"split.scheme is {config.split.scheme!r}, but split.source names no {'column' if config.split.scheme == 'column' else 'file'}")
+        wanted = "column" if config.split.scheme == "column" else "file"
+        raise ConfigError(f"split.scheme is {config.split.scheme!r}, but split.source names no {wanted}")
