@@ -22,7 +22,7 @@ from scipy.special import gammainc
 
 from bids_brainlm.core.types import Floats
 
-AMPLITUDE = 2.5
+AMPLITUDE = 2.25
 """Percent signal change of a sustained response at the centre of a word's bump, at an SNR of 1."""
 
 N_STRETCHES = 15
@@ -46,12 +46,12 @@ class Noise:
         Components that the whole brain shares.
     """
 
-    white: float = 0.5
-    smooth: float = 0.5
+    white: float = 0.4
+    smooth: float = 0.6
     shared: float = 0.3
     drift: float = 0.3
     motion: float = 0.2
-    fwhm: float = 20.0
+    fwhm: float = 25.0
     rho: tuple[float, float] = (0.1, 0.5)
     n_shared: int = 5
 

@@ -106,8 +106,8 @@ def patch_maps(
     seed: int,
     participant: int = 0,
     *,
-    radius: float = 26.0,
-    width: float = 7.0,
+    radius: float = 28.0,
+    width: float = 8.5,
     jitter: float = 3.0,
 ) -> Anatomy:
     """Lay every factor in a patch of its own and every word in a bump inside it.
