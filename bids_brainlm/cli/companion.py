@@ -1,0 +1,71 @@
+"""``brainlm``: what one needs around an analysis; a dataset with known truth, a small language model for work offline."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bids_brainlm import __version__
+from bids_brainlm.cli import exits
+from bids_brainlm.cli.arguments import AppCommand
+
+NAME = "brainlm"
+
+
+@click.group(NAME, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True})
+@click.version_option(__version__, prog_name=NAME, message="%(prog)s v%(version)s")
+@click.option("-v", "--verbose", count=True, help="-v -v shows tracebacks.")
+@click.pass_obj
+def command(ending: exits.Ending, verbose: int) -> None:
+    """Make what a decoding study needs before there are data."""
+    ending.tracebacks = verbose >= 2
+
+
+@command.command("simulate", cls=AppCommand)
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--participants", type=click.IntRange(min=1), default=2, help="Number of participants.")
+@click.option("--runs", type=click.IntRange(min=1), default=8, help="Runs of each participant.")
+@click.option("--trials", type=click.IntRange(min=1), default=100, help="Trials of each run.")
+@click.option("--repeats", type=click.IntRange(min=1), default=3, help="Times each stimulus is shown.")
+@click.option("--tr", type=click.FloatRange(min=0, min_open=True), default=1.5, help="Repetition time in s.")
+@click.option("--snr", type=click.FloatRange(min=0), default=1.0, help="Signal relative to the default; 0 leaves noise alone.")
+@click.option("--hrf-variability", type=click.FloatRange(min=0), default=0.1, help="Spread of the HRF's stretch over cortex.")
+@click.option("--seed", type=int, default=0, help="Seed of everything random.")
+@click.option("--space", default="fsaverage5", help="Space of the BOLD series: fsaverage5, or a volume.")
+def simulate(out: Path, **options: Any) -> None:
+    """Write a BIDS dataset OUT with fMRIPrep-style derivatives, captions and known truth."""
+    importlib.import_module("bids_brainlm.simulation.dataset").simulate(out, **options)
+
+
+@command.command("make-lm", cls=AppCommand)
+@click.argument("texts", type=click.Path(path_type=Path, exists=True, dir_okay=False), nargs=-1, required=True)
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--steps", type=click.IntRange(min=1), default=600, help="Training steps.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, help="Passages a step.")
+@click.option("--width", type=click.IntRange(min=4), default=128, help="Embedding width.")
+@click.option("--layers", type=click.IntRange(min=1), default=4, help="Layers.")
+@click.option("--vocabulary", type=click.IntRange(min=260), default=1200, help="Largest number of tokens.")
+@click.option("--seed", type=int, default=0, help="Seed of everything random.")
+def make_lm(texts: tuple[Path, ...], out: Path, **options: Any) -> None:
+    """Train a small causal language model on TEXTS and write it to the folder OUT, for work without a network.
+
+    TEXTS are TSV files (column text, caption, answer or sentence; optional column question) or files with one text a line.
+    """
+    language_model = importlib.import_module("bids_brainlm.simulation.language_model")
+    prompts = [prompt for path in texts for prompt in language_model.read_texts(path)]
+    language_model.make_lm(list(dict.fromkeys(prompts)), out, **options)
+    click.echo(f"language model of {len(prompts)} texts: {out}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code (the console script exits with it)."""
+    return exits.run(command, NAME, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""How a command ends: the exit codes, and the last line on stderr, which says why.
+
+An *end* is the pair (exit code, reason). What the user can mend ends in one line; a defect of ours leaves its traceback in
+a *crash file* and ends in one line that names it. ``-v -v`` shows tracebacks on the terminal too.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from os import getpid
+from pathlib import Path
+
+import click
+
+from bids_brainlm.config import Outcome
+from bids_brainlm.errors import BrainLMError
+
+CODES = {
+    0: "All that was asked for is done.",
+    1: "Processing failed.",
+    2: "Usage: an unknown option or setting, or a value that cannot be.",
+    65: "Input that cannot be used as it is.",
+    66: "Input that was asked for and is not there.",
+    69: "A template or language model that is not on this machine and cannot be fetched.",
+    70: "A defect of bids_brainlm; the last line names the file with the traceback.",
+    75: "Some participants failed, the others are done.",
+    130: "Interrupted; the same command goes on from where it stopped.",
+}
+"""Exit code -> meaning; docs/reference/exit-codes.md is generated from it."""
+
+
+def one_line(text: object) -> str:
+    """Text without line breaks, which would bury the reason.
+
+    >>> one_line("no such file:\\n   x.tsv")
+    'no such file: x.tsv'
+    """
+    return " ".join(str(text).split())
+
+
+@dataclass
+class Ending:
+    """What the outermost frame must know of a command when it fails; the command fills it in as it learns it.
+
+    Parameters
+    ----------
+    crash_dir : Path
+        Where the traceback of a defect is written.
+    tracebacks : bool
+        Whether tracebacks are shown on the terminal too.
+    """
+
+    crash_dir: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
+    tracebacks: bool = False
+
+
+def run(command: click.Command, name: str, argv: Sequence[str] | None) -> int:
+    """Run a click command, whose context object is an `Ending`, and say on stderr how it ended.
+
+    Parameters
+    ----------
+    command : click.Command
+        Returns an exit code, or None for 0.
+    name : str
+        Program name.
+    argv : sequence of str or None
+        None takes those of the process.
+
+    Returns
+    -------
+    int
+        Exit code.
+    """
+    ending = Ending()
+    try:
+        return command.main(args=None if argv is None else list(argv), prog_name=name, standalone_mode=False, obj=ending) or 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _say(name, 130, "interrupted; the same command goes on from where it stopped")
+    except BrainLMError as error:
+        _show(ending)
+        return _say(name, error.exit_code, one_line(error))
+    except Exception as error:  # The outermost frame: whatever arrives here is a defect and must still end as documented.
+        _show(ending)
+        where = _write_crash(error, ending.crash_dir)
+        return _say(name, 70, f"internal error, {type(error).__name__}: {one_line(error)}; traceback: {where}")
+
+
+def report(name: str, outcomes: Sequence[Outcome]) -> int:
+    """Say which participants failed and why, one line each, and return the exit code of the whole.
+
+    One code for all failures stands for itself when nobody succeeded; different ones give 1; success beside failure 75.
+
+    >>> report("app", [Outcome("01"), Outcome("02")])
+    0
+    """
+    failed = [outcome for outcome in outcomes if outcome.exit_code]
+    if not failed:
+        return 0
+    for outcome in failed:
+        click.echo(f"sub-{outcome.participant}: {one_line(outcome.error)}", err=True)
+    codes = {outcome.exit_code for outcome in failed}
+    code = 75 if len(failed) < len(outcomes) else codes.pop() if len(codes) == 1 else 1
+    labels = ", ".join(outcome.participant for outcome in failed)
+    reason = f"{len(failed)} of {len(outcomes)} participants failed ({labels})"
+    return _say(name, code, f"{reason}: {one_line(failed[0].error)}" if len(failed) == 1 else reason)
+
+
+def _say(name: str, code: int, reason: str) -> int:
+    click.echo(f"{name}: {reason} [exit code {code}]", err=True)
+    return code
+
+
+def _show(ending: Ending) -> None:
+    if ending.tracebacks:
+        traceback.print_exc()
+
+
+def _write_crash(error: BaseException, crash_dir: Path) -> Path:
+    """Traceback -> a file in that folder, or in the temporary one when it cannot be written, or else the terminal."""
+    text = "".join(traceback.format_exception(error))
+    name = f"crash-{datetime.now(UTC):%Y%m%d-%H%M%S}-{getpid()}.txt"
+    for folder in (crash_dir, Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, "utf-8")
+        except OSError:
+            continue
+        return folder / name
+    click.echo(text, err=True)
+    return Path("above")
