@@ -1,0 +1,279 @@
+"""Metrics of generated text: one number a text, whose mean over texts is what tables report.
+
+A *metric* takes n hypotheses and n tuples of references and returns (n,) floats, so that every figure has an interval and a
+paired test; corpus-level scores, which have neither, are not given. Of several references the best one counts.
+
+- ``bleu1`` .. ``bleu4``: sentence BLEU (sacrebleu, tokens 13a, lower case, all references, exponential smoothing, effective
+  order), 0 to 1. A mean of sentence BLEU is not the corpus BLEU of machine translation papers: do not compare the two.
+- ``rouge_l``: F1 of the longest common subsequence of words; ``wer``: word errors by length of the reference; both on
+  lower-case whole words. ``exact``: whether text and reference are the same words.
+- ``facts``: share of the stimulus's facts that the text names (see `Facts`).
+
+A plug-in needs no class: a function ``(hypotheses, references) -> (n,)`` registered under a name or an entry point
+``bids_brainlm.metrics`` is taken as a metric for which higher is better; ``Metric`` says more about it.
+
+>>> get("rouge_l")(["a dog runs"], [("the dog runs fast", "a cat")])
+array([0.57142857])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bids_brainlm import registry
+from bids_brainlm.language.stimuli import named, words
+
+Array = NDArray[np.float64]
+References = Sequence[Sequence[str]]
+Labels = NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A function of generated texts and what is to be known about its values.
+
+    Parameters
+    ----------
+    name : str
+    score : callable
+        ``(hypotheses, references, **context) -> (n,) float64``.
+    direction : {"higher", "lower"}
+        Which is better.
+    unit : str
+        Empty for a plain number.
+    low, high : float
+        Range of the values.
+    reference : str
+        What it is and where it comes from.
+    context : tuple of str
+        Keyword arguments that ``score`` needs besides the texts, of: ``stimuli`` (n,) str, ``facts`` `Facts`.
+    """
+
+    name: str
+    score: Callable[..., Any]
+    direction: str = "higher"
+    unit: str = ""
+    low: float = 0.0
+    high: float = 1.0
+    reference: str = ""
+    context: tuple[str, ...] = ()
+
+    def __call__(self, hypotheses: Sequence[str], references: References, **context: Any) -> Array:
+        """Score each text; context that the metric does not need is left out.
+
+        Raises
+        ------
+        ValueError
+            When lengths differ, a text has no reference, context is missing, or the scores are not (n,).
+        """
+        if len(hypotheses) != len(references) or not all(references):
+            raise ValueError(f"{len(hypotheses)} texts and {len(references)} references; expected as many, at least one each")
+        missing = [name for name in self.context if context.get(name) is None]
+        if missing:
+            raise ValueError(f"metric {self.name!r} needs {' and '.join(missing)}")
+        given = {name: context[name] for name in self.context}
+        scores = np.asarray(self.score(list(hypotheses), [tuple(r) for r in references], **given), dtype=np.float64)
+        if scores.shape != (len(hypotheses),):
+            raise ValueError(
+                f"metric {self.name!r} gave scores of shape {scores.shape} for {len(hypotheses)} texts; expected (n,)"
+            )
+        return scores
+
+
+def get(name: str) -> Metric:
+    """The registered metric of that name; a bare function is wrapped.
+
+    Raises
+    ------
+    ConfigError
+        When there is none.
+    """
+    found = registry.metrics.get(name)
+    if isinstance(found, Metric):
+        return found
+    return Metric(name, found, low=-np.inf, high=np.inf, reference=(found.__doc__ or "").strip().partition("\n")[0])
+
+
+def _add(metric: Metric) -> None:
+    registry.metrics.register(metric.name)(metric)
+
+
+def bleu(hypotheses: Sequence[str], references: References, order: int) -> list[float]:
+    """Sentence BLEU up to n-grams of ``order``, 0 to 1."""
+    from sacrebleu.metrics.bleu import BLEU  # noqa: PLC0415 - slow to import, and most commands score nothing
+
+    scorer = BLEU(lowercase=True, max_ngram_order=order, smooth_method="exp", effective_order=True)
+    return [scorer.sentence_score(text, list(right)).score / 100 for text, right in zip(hypotheses, references, strict=True)]
+
+
+def rouge_l(hypotheses: Sequence[str], references: References) -> list[float]:
+    """F1 of the longest common subsequence of words, best reference."""
+    return [
+        max(_lcs_f1(words(text), words(one)) for one in right) for text, right in zip(hypotheses, references, strict=True)
+    ]  # fmt: skip
+
+
+def _lcs_f1(a: Sequence[str], b: Sequence[str]) -> float:
+    return 2 * lcs_length(a, b) / (len(a) + len(b)) if a and b else 0.0
+
+
+def lcs_length(a: Sequence[str], b: Sequence[str]) -> int:
+    """Length of the longest common subsequence.
+
+    >>> lcs_length("the dog ran".split(), "the big dog".split())
+    2
+    """
+    row = [0] * (len(b) + 1)
+    for item in a:
+        previous = row
+        row = [0]
+        for j, other in enumerate(b):
+            row.append(previous[j] + 1 if item == other else max(previous[j + 1], row[j]))
+    return row[-1]
+
+
+def wer(hypotheses: Sequence[str], references: References) -> list[float]:
+    """Word error rate against the reference it is smallest for; above 1 where many words are inserted."""
+    return [min(_wer(words(text), words(one)) for one in right) for text, right in zip(hypotheses, references, strict=True)]
+
+
+def _wer(text: list[str], right: list[str]) -> float:
+    import jiwer  # noqa: PLC0415 - as above
+
+    if not right:  # jiwer refuses an empty reference
+        return float(len(text))
+    return float(jiwer.wer(" ".join(right), " ".join(text)))
+
+
+def exact(hypotheses: Sequence[str], references: References) -> list[float]:
+    """1 where a text is the words of one of its references."""
+    return [float(any(words(text) == words(one) for one in right)) for text, right in zip(hypotheses, references, strict=True)]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is true of each stimulus, as the words that name it.
+
+    A *factor* (subject, place, category ...) has one *value* a stimulus; a value is named by any of its alternatives, as whole
+    words (`bids_brainlm.language.stimuli.named`). The *label* of a value is its first alternative; "" where there is none.
+
+    Parameters
+    ----------
+    names : mapping of factor to mapping of stimulus to tuple of str
+        Alternatives that name the value the stimulus has.
+
+    Raises
+    ------
+    ValueError
+        When a name of one value names another one too, or no word at all: such a text could never be right.
+
+    Examples
+    --------
+    >>> facts = Facts({"animal": {"1": ("dog", "puppy"), "2": ("cat",)}})
+    >>> facts.read(["A puppy sleeps.", "A dog and a cat.", "Dogs."]).tolist()
+    [['dog'], [''], ['']]
+    """
+
+    names: Mapping[str, Mapping[str, tuple[str, ...]]]
+
+    def __post_init__(self) -> None:
+        for factor, values in self._vocabulary.items():
+            for label, alternatives in values.items():
+                for name in alternatives:
+                    if named(name, values) != {label}:
+                        raise ValueError(f"{name!r} of the value {label!r} of {factor!r} names {sorted(named(name, values))}")
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, key: str, factors: Sequence[str] | None = None) -> Facts:
+        """From a table with one row a stimulus.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            One column a factor; alternatives are separated by ``|``; ``n/a`` or empty where there is no value.
+        key : str
+            Column that names the stimulus.
+        factors : sequence of str, optional
+            Columns that are factors; every one but the key and ``split`` when absent.
+
+        Raises
+        ------
+        ValueError
+            When a column is missing or a stimulus has two rows.
+        """
+        chosen = list(factors) if factors is not None else [c for c in frame.columns if c not in (key, "split")]
+        missing = [name for name in (key, *chosen) if name not in frame.columns]
+        if missing or not chosen:
+            raise ValueError(
+                f"facts have no column {', '.join(missing) or 'beside the key'}; columns: {', '.join(frame.columns)}"
+            )
+        keys = frame[key].astype(str)
+        if keys.duplicated().any():
+            raise ValueError(f"facts have two rows for {keys[keys.duplicated()].iloc[0]!r} in column {key!r}")
+        return cls({factor: dict(zip(keys, map(_alternatives, frame[factor]), strict=True)) for factor in chosen})
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        return tuple(self.names)
+
+    @property
+    def _vocabulary(self) -> dict[str, dict[str, tuple[str, ...]]]:
+        """Factor -> label -> every name of it that occurs."""
+        out: dict[str, dict[str, tuple[str, ...]]] = {}
+        for factor, stimuli in self.names.items():
+            values = out.setdefault(factor, {})
+            for names in filter(None, stimuli.values()):
+                values[names[0]] = tuple(dict.fromkeys((*values.get(names[0], ()), *names)))
+        return out
+
+    def labels(self, stimuli: Sequence[str] | Labels) -> Labels:
+        """(n, f) label of each factor of each stimulus; "" where unknown."""
+        rows = [[(stimuli_of.get(str(s)) or ("",))[0] for stimuli_of in self.names.values()] for s in stimuli]
+        return np.array(rows, dtype=np.str_).reshape(len(rows), len(self.names))
+
+    def read(self, texts: Sequence[str]) -> Labels:
+        """(n, f) label of the one value of each factor that a text names; "" for none, or for several."""
+        vocabularies = list(self._vocabulary.values())
+        rows = [[_only(named(text, values)) for values in vocabularies] for text in texts]
+        return np.array(rows, dtype=np.str_).reshape(len(rows), len(vocabularies))
+
+    def hits(self, predicted: Labels, stimuli: Sequence[str] | Labels) -> Array:
+        """(n, f) 1 where the predicted label is right, 0 where not, nan where the truth is not known."""
+        truth = self.labels(stimuli)
+        return np.where(truth == "", np.nan, predicted == truth)
+
+
+def _alternatives(cell: Any) -> tuple[str, ...]:
+    text = "" if pd.isna(cell) or str(cell) == "n/a" else str(cell)
+    return tuple(name.strip() for name in text.split("|") if name.strip())
+
+
+def _only(labels: set[str]) -> str:
+    return next(iter(labels)) if len(labels) == 1 else ""
+
+
+def facts_named(hypotheses: Sequence[str], references: References, stimuli: Sequence[str] | Labels, facts: Facts) -> Array:
+    """(n,) share of the known factors of the stimulus whose value, and no other, a text names; nan where none is known."""
+    hits = facts.hits(facts.read(hypotheses), stimuli)
+    known = np.isfinite(hits).sum(axis=1)
+    share: Array = np.divide(np.nansum(hits, axis=1), known, out=np.full(len(hits), np.nan), where=known > 0)
+    return share
+
+
+for _order in range(1, 5):
+    _add(
+        Metric(
+            f"bleu{_order}", partial(bleu, order=_order), reference=f"Sentence BLEU-{_order} (Papineni et al. 2002; sacrebleu)"
+        )
+    )
+_add(Metric("rouge_l", rouge_l, reference="ROUGE-L F1 (Lin 2004)"))
+_add(Metric("wer", wer, direction="lower", high=np.inf, reference="Word error rate (jiwer)"))
+_add(Metric("exact", exact, reference="Share of texts that equal a reference word for word"))
+_add(Metric("facts", facts_named, reference="Share of facts named, by whole words", context=("stimuli", "facts")))

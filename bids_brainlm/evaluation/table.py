@@ -1,0 +1,291 @@
+"""The decoded-text table and the figures made from it.
+
+*Predictions* are one row a test trial and condition, with the columns of `bids_brainlm.core.types.DECODED_COLUMNS` and no others.
+The *summary* is a long table of figures, one row a metric and condition (`METRICS_COLUMNS`). Its first row is the primary test,
+``nll_permuted_minus_true``; other p values are secondary: label permutation within runs for facts, flips of the sign of whole
+stimuli (true against permuted brain) for every other metric.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from bids_brainlm.core.types import CONDITIONS, DECODED_COLUMNS
+from bids_brainlm.evaluation import metrics as metric_room
+from bids_brainlm.evaluation.metrics import Facts, Metric
+from bids_brainlm.evaluation.statistics import (
+    PrimaryTest,
+    accuracy_permutation,
+    bootstrap_interval,
+    pairwise_accuracy,
+    primary_test,
+    sign_flip_p,
+)
+
+EMPTY = "n/a"
+SEPARATOR = " | "
+PRIMARY = "nll_permuted_minus_true"
+
+METRICS_COLUMNS = {
+    "metric": "What was measured.",
+    "condition": "Brain the text was decoded from (true, permuted, none), or what else named the facts.",
+    "value": "Mean over texts.",
+    "ci_low": "Lower end of the 95 % interval over stimuli (bootstrap); n/a below 6 stimuli or where all are equal.",
+    "ci_high": "Upper end of that interval.",
+    "n": "Number of texts.",
+    "null_mean": "Mean of the comparison: of the permutations for facts and the primary test, else of the permuted condition.",
+    "p_value": "One-sided permutation p value against that comparison; n/a where none is made.",
+}
+"""Columns of the metrics table, in order."""
+
+_TEXT = [name for name in DECODED_COLUMNS if name not in ("fold", "nll", "n_tokens")]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Decoded texts and their likelihoods.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns of `DECODED_COLUMNS`, in any order; copied, put in order and given their types. Texts lose tabs and line ends,
+        which a TSV cannot hold, and are ``n/a`` where they are empty.
+
+    Raises
+    ------
+    ValueError
+        For a missing or unknown column or condition, a trial that occurs twice in a condition, an NLL that is not finite.
+    """
+
+    table: pd.DataFrame
+
+    def __post_init__(self) -> None:
+        columns = list(self.table.columns)
+        missing, unknown = [c for c in DECODED_COLUMNS if c not in columns], [c for c in columns if c not in DECODED_COLUMNS]
+        if missing or unknown:
+            raise ValueError(f"decoded texts lack the columns {missing} and have the unknown columns {unknown}")
+        table = self.table[list(DECODED_COLUMNS)].reset_index(drop=True)
+        table = table.astype({"fold": int, "nll": float, "n_tokens": int})
+        for name in _TEXT:
+            table[name] = table[name].fillna("").astype(str).map(_clean)
+        wrong = sorted(set(table["condition"]) - set(CONDITIONS))
+        if wrong:
+            raise ValueError(f"unknown condition {', '.join(wrong)}; expected {', '.join(CONDITIONS)}")
+        if table.duplicated(["trial_id", "condition"]).any():
+            row = table[table.duplicated(["trial_id", "condition"])].iloc[0]
+            raise ValueError(f"trial {row['trial_id']} occurs twice in the condition {row['condition']}")
+        if not np.isfinite(table["nll"]).all():
+            raise ValueError(f"NLL of {int((~np.isfinite(table['nll'])).sum())} rows is not finite")
+        object.__setattr__(self, "table", table)
+
+    @classmethod
+    def concat(cls, parts: Sequence[Predictions]) -> Predictions:
+        """Conditions and folds in one table."""
+        return cls(pd.concat([part.table for part in parts], ignore_index=True))
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Those present, in the usual order."""
+        return tuple(name for name in CONDITIONS if (self.table["condition"] == name).any())
+
+    def of(self, condition: str) -> Predictions:
+        """The rows of one condition, in the order in which the true condition (else the table) has the trials."""
+        rows = self.table[self.table["condition"] == condition]
+        order = list(dict.fromkeys(self.table.loc[self.table["condition"] == CONDITIONS[0], "trial_id"]))
+        rank = {trial: i for i, trial in enumerate(order)}
+        return Predictions(rows.sort_values("trial_id", key=lambda t: t.map(lambda x: rank.get(x, len(rank))), kind="stable"))
+
+    @property
+    def texts(self) -> list[str]:
+        """(n,) generated texts."""
+        return [_unescape(text) for text in self.table["text_pred"]]
+
+    @property
+    def references(self) -> list[tuple[str, ...]]:
+        """(n,) texts that count as right."""
+        return [tuple(_unescape(text).split(SEPARATOR)) for text in self.table["text_true"]]
+
+    @property
+    def stimuli(self) -> NDArray[np.str_]:
+        return np.asarray(self.table["stimulus_id"], dtype=np.str_)
+
+    @property
+    def nll(self) -> NDArray[np.float64]:
+        return np.asarray(self.table["nll"], dtype=np.float64)
+
+
+def _clean(text: str) -> str:
+    return " ".join(text.split()) or EMPTY
+
+
+def _unescape(text: str) -> str:
+    return "" if text == EMPTY else text
+
+
+@dataclass(frozen=True)
+class _Row:
+    metric: str
+    condition: str
+    value: float
+    ci_low: float = np.nan
+    ci_high: float = np.nan
+    n: int = 0
+    null_mean: float = np.nan
+    p_value: float = np.nan
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How intervals and permutation tests are drawn: bootstrap samples, permutations, seed."""
+
+    bootstrap: int = 2000
+    permutations: int = 5000
+    seed: int = 0
+
+
+def summary(
+    predictions: Predictions,
+    metrics: Sequence[str],
+    nll_permuted: ArrayLike | None = None,
+    facts: Facts | None = None,
+    runs: ArrayLike | None = None,
+    readouts: Mapping[str, NDArray[np.str_]] | None = None,
+    sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+) -> pd.DataFrame:
+    """Every figure of one participant.
+
+    Parameters
+    ----------
+    predictions : Predictions
+        Pooled over folds.
+    metrics : sequence of str
+        Registered names; those that need facts are left out where there are none.
+    nll_permuted : (K, n) float, optional
+        NLL under K permutations, columns in the order of the true condition; gives the primary test.
+    facts : Facts, optional
+    runs : (n,), optional
+        Within what labels are permuted, in the order of the true condition; the fold when absent.
+    readouts : mapping of name to (n, f) str, optional
+        Labels of each factor named by something else than the text: ``ridge``, ``logistic``, ``observer``.
+    sampling : Sampling
+
+    Returns
+    -------
+    DataFrame
+        Columns of `METRICS_COLUMNS`.
+    """
+    true = predictions.of("true")
+    blocks = true.table["fold"].to_numpy() if runs is None else np.asarray(runs)
+    rows = list(_likelihood_rows(predictions, nll_permuted, sampling))
+    for name in metrics:
+        metric = metric_room.get(name)
+        if "facts" in metric.context:
+            continue
+        rows += _metric_rows(metric, predictions, sampling)
+    if facts is not None and any("facts" in metric_room.get(name).context for name in metrics):
+        named = {name: facts.read(predictions.of(name).texts) for name in predictions.conditions}
+        rows += _facts_rows(facts, predictions, {**named, **(readouts or {})}, blocks, sampling)
+    return pd.DataFrame([dataclasses.asdict(row) for row in rows], columns=list(METRICS_COLUMNS))
+
+
+def primary_of(summary_table: pd.DataFrame, n_permutations: int) -> PrimaryTest | None:
+    """The primary test, read back from a summary; None where there is none."""
+    rows = summary_table[summary_table["metric"] == PRIMARY]
+    if rows.empty:
+        return None
+    row = rows.iloc[0]
+    interval = None if pd.isna(row["ci_low"]) else (float(row["ci_low"]), float(row["ci_high"]))
+    return PrimaryTest(float(row["value"]), float(row["p_value"]), int(row["n"]), n_permutations, interval)
+
+
+def _estimate(metric: str, condition: str, values: ArrayLike, units: ArrayLike, sampling: Sampling, **rest: Any) -> _Row:
+    numbers = np.asarray(values, dtype=np.float64)
+    low, high = bootstrap_interval(numbers, units, sampling.bootstrap, sampling.seed) or (np.nan, np.nan)
+    known = np.isfinite(numbers)
+    mean = float(numbers[known].mean()) if known.any() else np.nan
+    return _Row(metric, condition, mean, low, high, int(known.sum()), **rest)
+
+
+def _likelihood_rows(predictions: Predictions, nll_permuted: ArrayLike | None, sampling: Sampling) -> Iterator[_Row]:
+    true = predictions.of("true")
+    if nll_permuted is not None and len(true):
+        permuted = np.asarray(nll_permuted, dtype=np.float64)
+        test = primary_test(true.nll, permuted, true.stimuli, sampling.bootstrap, sampling.seed)
+        low, high = test.interval or (np.nan, np.nan)
+        yield _Row(PRIMARY, "true", test.effect, low, high, test.n, float(permuted.mean()), test.p_value)
+        yield _estimate(
+            "nll_pairwise_permuted", "true", pairwise_accuracy(true.nll, permuted), true.stimuli, sampling, null_mean=0.5
+        )
+    for condition in predictions.conditions:
+        part = predictions.of(condition)
+        yield _estimate("nll", condition, part.nll, part.stimuli, sampling)
+        yield _estimate("nll_per_token", condition, part.nll / part.table["n_tokens"].clip(lower=1), part.stimuli, sampling)
+
+
+def _metric_rows(metric: Metric, predictions: Predictions, sampling: Sampling) -> Iterator[_Row]:
+    scores = {name: metric(part.texts, part.references, stimuli=part.stimuli) for name, part in _parts(predictions)}
+    for condition, part in _parts(predictions):
+        rest: dict[str, float] = {}
+        if condition == "true" and "permuted" in scores and scores["permuted"].shape == scores["true"].shape:
+            gain = (scores["true"] - scores["permuted"]) * (1 if metric.direction == "higher" else -1)
+            p = sign_flip_p(gain, part.stimuli, sampling.permutations, sampling.seed)
+            rest = {"null_mean": float(np.nanmean(scores["permuted"])), "p_value": np.nan if p is None else p}
+        yield _estimate(metric.name, condition, scores[condition], part.stimuli, sampling, **rest)
+
+
+def _parts(predictions: Predictions) -> list[tuple[str, Predictions]]:
+    return [(name, predictions.of(name)) for name in predictions.conditions]
+
+
+def _facts_rows(
+    facts: Facts, predictions: Predictions, named: Mapping[str, NDArray[np.str_]], blocks: NDArray[Any], sampling: Sampling
+) -> Iterator[_Row]:
+    for condition, labels in named.items():
+        part = predictions.of(condition if condition in predictions.conditions else "true")
+        hits, truth = facts.hits(labels, part.stimuli), facts.labels(part.stimuli)
+        known = np.isfinite(hits).sum(axis=1)
+        mean = np.divide(np.nansum(hits, axis=1), known, out=np.full(len(hits), np.nan), where=known > 0)
+        columns = [("facts", mean, labels, truth)]
+        columns += [
+            (f"facts_{f}", hits[:, i], labels[:, i], truth[:, i]) for i, f in enumerate(facts.factors) if len(facts.factors) > 1
+        ]
+        for name, values, guess, right in columns:
+            rest: dict[str, float] = {}
+            if len(part) == len(blocks) and (right != "").any():
+                test = accuracy_permutation(guess, right, blocks, sampling.permutations, sampling.seed)
+                rest = {"null_mean": test.null_mean, "p_value": test.p_value}
+            yield _estimate(name, condition, values, part.stimuli, sampling, **rest)
+
+
+def phenotype(summaries: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row a participant, one column a metric and condition (``facts_true``): what ``group`` writes.
+
+    Parameters
+    ----------
+    summaries : mapping of participant label (``sub-01``) to its summary
+
+    Returns
+    -------
+    DataFrame
+        ``participant_id`` first; the primary test as ``nll_permuted_minus_true`` and its p value as ``p_value``.
+    """
+    rows = []
+    for participant, table in summaries.items():
+        row: dict[str, Any] = {"participant_id": participant}
+        for item in table.to_dict("records"):
+            if item["metric"] == PRIMARY:
+                row |= {PRIMARY: item["value"], "p_value": item["p_value"], "n_texts": item["n"]}
+            else:
+                row[f"{item['metric']}_{item['condition']}"] = item["value"]
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,122 @@
+"""The table refuses what does not fit its schema; figures made from it are those counted by hand."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bids_brainlm.core.types import DECODED_COLUMNS
+from bids_brainlm.evaluation.metrics import Facts
+from bids_brainlm.evaluation.table import METRICS_COLUMNS, PRIMARY, Predictions, Sampling, phenotype, primary_of, summary
+
+N = 24
+ANIMALS = np.array(["dog", "cat", "bird"])[np.arange(N) % 3]
+QUICK = Sampling(bootstrap=200, permutations=200)
+
+
+def frame() -> pd.DataFrame:
+    """The true brain names every animal, a permuted brain that of the next trial, no brain always the dog."""
+    said = {"true": ANIMALS, "permuted": np.roll(ANIMALS, 1), "none": np.repeat("dog", N)}
+    nll = {"true": 2.0, "permuted": 5.0, "none": 4.0}
+    parts = []
+    for condition, names in said.items():
+        part = {"trial_id": [f"t{i}" for i in range(N)], "stimulus_id": [f"s{i}" for i in range(N)], "fold": 0}
+        part |= {"condition": condition, "prompt": "What?", "text_true": [f"a {a} | the {a}" for a in ANIMALS]}
+        part |= {"text_pred": [f"a {a}" for a in names], "nll": nll[condition] + np.arange(N) / 10, "n_tokens": 4}
+        parts.append(pd.DataFrame(part))
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture
+def facts() -> Facts:
+    return Facts({"animal": {f"s{i}": (str(a),) for i, a in enumerate(ANIMALS)}})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop(columns="nll"), "lack the columns"),
+        (lambda t: t.assign(extra=1), "unknown columns"),
+        (lambda t: t.assign(condition="shuffled"), "unknown condition shuffled"),
+        (lambda t: pd.concat([t, t.head(1)]), "occurs twice"),
+        (lambda t: t.assign(nll=np.nan), "not finite"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Predictions(change(frame()))  # type: ignore[operator]
+
+
+def test_texts_survive_a_tsv_and_conditions_share_their_order() -> None:
+    table = frame()
+    table.loc[0, "text_pred"] = "a\tdog\nruns"
+    table.loc[1, "text_pred"] = ""
+    table = pd.concat([table[table["condition"] != "permuted"], table[table["condition"] == "permuted"][::-1]])
+    made = Predictions(table[list(table.columns[::-1])])
+    assert list(made.table.columns) == list(DECODED_COLUMNS)
+    assert made.of("true").texts[:3] == ["a dog runs", "", "a bird"]
+    assert list(made.of("permuted").table["trial_id"]) == list(made.of("true").table["trial_id"])
+    assert made.of("true").references[0] == ("a dog", "the dog")
+    again = Predictions(pd.read_csv(io.StringIO(made.table.to_csv(sep="\t", index=False)), sep="\t"))
+    pd.testing.assert_frame_equal(again.table, made.table)
+
+
+def test_summary_by_hand(facts: Facts) -> None:
+    made = Predictions(frame())
+    permuted = np.tile(made.of("permuted").nll, (99, 1))
+    table = summary(
+        made,
+        ["exact", "wer", "facts"],
+        permuted,
+        facts,
+        readouts={"ridge": facts.labels(made.of("true").stimuli)},
+        sampling=QUICK,
+    )
+    assert list(table.columns) == list(METRICS_COLUMNS)
+    rows = table.set_index(["metric", "condition"])
+    assert table.loc[0, "metric"] == PRIMARY
+    assert rows.loc[(PRIMARY, "true"), "value"] == pytest.approx(3.0)
+    assert rows.loc[(PRIMARY, "true"), "p_value"] == 1 / 100
+    assert rows.loc[("nll_pairwise_permuted", "true"), "value"] == 1.0
+    assert rows.loc[("nll_per_token", "none"), "value"] == pytest.approx((4 + 1.15) / 4)
+    assert rows.loc[("facts", "true"), "value"] == rows.loc[("facts", "ridge"), "value"] == 1.0
+    assert rows.loc[("facts", "permuted"), "value"] == 0.0
+    assert rows.loc[("facts", "none"), "value"] == pytest.approx(1 / 3)
+    assert rows.loc[("facts", "true"), "null_mean"] == pytest.approx(1 / 3, abs=0.05)
+    assert rows.loc[("facts", "true"), "p_value"] == 1 / 201
+    assert rows.loc[("facts", "none"), "p_value"] == 1.0
+    assert rows.loc[("wer", "true"), "p_value"] == 1 / 201
+    assert rows.loc[("wer", "permuted"), "value"] == pytest.approx(0.5)
+    assert (table["n"] == N).all()
+    found = primary_of(table, 99)
+    assert found is not None
+    assert found.significant
+
+
+def test_summary_without_controls_facts_or_units(facts: Facts) -> None:
+    few = frame()
+    few = few[(few["condition"] == "true") & few["trial_id"].isin(["t0", "t1", "t2"])]
+    table = summary(Predictions(few), ["bleu1", "facts"], sampling=QUICK)
+    assert set(table["metric"]) == {"nll", "nll_per_token", "bleu1"}
+    assert table[["ci_low", "ci_high", "p_value", "null_mean"]].isna().all().all()
+    assert primary_of(table, 99) is None
+
+
+def test_several_factors_have_a_row_each() -> None:
+    made = Predictions(frame())
+    both = Facts({"animal": {f"s{i}": (str(a),) for i, a in enumerate(ANIMALS)}, "article": {f"s{i}": ("a",) for i in range(N)}})
+    rows = summary(made, ["facts"], facts=both, sampling=QUICK).set_index(["metric", "condition"])["value"]
+    assert rows["facts", "permuted"] == pytest.approx((rows["facts_animal", "permuted"] + rows["facts_article", "permuted"]) / 2)
+    assert rows["facts_article", "none"] == 1.0
+
+
+def test_phenotype_is_one_row_a_participant() -> None:
+    made = Predictions(frame())
+    one = summary(made, ["exact"], np.tile(made.of("permuted").nll, (99, 1)), sampling=QUICK)
+    table = phenotype({"sub-01": one, "sub-02": one})
+    assert list(table["participant_id"]) == ["sub-01", "sub-02"]
+    assert table[PRIMARY].tolist() == pytest.approx([3.0, 3.0])
+    assert {"p_value", "n_texts", "exact_true", "exact_none", "nll_permuted"} <= set(table.columns)
