@@ -1,0 +1,75 @@
+"""Haemodynamic response functions (HRF): what BOLD does after a very short event, as a function of time.
+
+Both are *double gammas*: a peak minus a share of a later undershoot, scaled so that the samples sum to 1; a regressor made
+with them is therefore a smoothed, delayed copy of its boxcar, and a beta is in the unit of the data.
+
+>>> response = HRFS["glover"](np.linspace(0, 32, 321))
+>>> float(np.linspace(0, 32, 321)[response.argmax()])  # the peak, in seconds
+5.0
+>>> round(float(response.sum()), 12)
+1.0
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln, xlogy
+
+Doubles = NDArray[np.float64]
+
+LENGTH = 32.0
+"""Seconds after which a response is taken to be over."""
+
+
+def _gamma_density(times: Doubles, shape: float, scale: float) -> Doubles:
+    """Density of the gamma distribution; 0 before time 0. Written out because importing scipy.stats takes longer than a fit."""
+    x = np.maximum(times, 0.0) / scale
+    return np.asarray(np.exp(xlogy(shape - 1.0, x) - x - gammaln(shape)) / scale)
+
+
+def _double_gamma(times: Doubles, delay: float, undershoot: float, dispersion: float, ratio: float) -> Doubles:
+    """Difference of two gamma densities at ``times`` (t,) in seconds, scaled to sum 1."""
+    times = np.asarray(times, dtype=np.float64)
+    peak = _gamma_density(times, delay / dispersion, dispersion)
+    response = peak - ratio * _gamma_density(times, undershoot / dispersion, dispersion)
+    return np.asarray(response / response.sum())
+
+
+HRFS: dict[str, Callable[[Doubles], Doubles]] = {
+    "glover": partial(_double_gamma, delay=6.0, undershoot=12.0, dispersion=0.9, ratio=0.48),
+    "spm": partial(_double_gamma, delay=6.0, undershoot=16.0, dispersion=1.0, ratio=0.167),
+}
+"""Name -> function of times (t,) in seconds to the response (t,); Glover 1999 (NeuroImage 9:416) and SPM12, with nilearn's parameters."""
+
+
+def kernel(name: str, step: float) -> Doubles:
+    """Sample a response on a microtime grid, one step late, the way nilearn does.
+
+    Parameters
+    ----------
+    name : str
+        One of `HRFS`.
+    step : float
+        Seconds between two samples.
+
+    Returns
+    -------
+    (k,) float64
+        Samples over `LENGTH` seconds that sum to 1.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    """
+    if name not in HRFS:
+        near = difflib.get_close_matches(name, HRFS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"no haemodynamic response {name!r}{hint} known: {', '.join(HRFS)}")
+    # The response to an impulse in one sample starts in the next, hence the shift.
+    return HRFS[name](np.linspace(0.0, LENGTH, round(LENGTH / step)) - step)

@@ -1,0 +1,207 @@
+"""Betas equal least squares, refitted the long way, and nilearn's."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from nilearn.glm.first_level import run_glm
+
+from bids_brainlm.core import glm
+from bids_brainlm.core.design import nuisance, trial_design
+from bids_brainlm.core.glm import lsa, lss, lss_weights, percent_signal_change, usable
+from bids_brainlm.registry import estimators
+
+ESTIMATORS = ["lsa", "lss"]
+
+
+@pytest.fixture(scope="module")
+def run():
+    """Trials 4-8 s apart, drifts and confounds, and a noisy series: (bold, trials, nuisance, betas)."""
+    rng = np.random.default_rng(3)
+    frames = 2.0 * np.arange(120) + 0.3
+    onsets = 4 + np.cumsum(rng.uniform(4, 8, 30))
+    trials = trial_design(onsets, np.full(30, 1.0), frames)
+    others = nuisance(frames, 1 / 128, rng.standard_normal((120, 6)).cumsum(axis=0))
+    betas = rng.standard_normal((30, 37)) + 1
+    clean = trials @ betas + others @ rng.standard_normal((others.shape[1], 37)) * 3 + 100
+    return (clean + rng.standard_normal(clean.shape)).astype(np.float32), trials, others, betas, clean
+
+
+def lsa_by_lstsq(bold, trials, others):
+    return np.linalg.lstsq(np.column_stack([trials, others]), bold.astype(np.float64), rcond=None)[0][: trials.shape[1]]
+
+
+def lss_by_lstsq(bold, trials, others):
+    """One model a trial, literally refitted."""
+    rows = []
+    for i in range(trials.shape[1]):
+        rest = np.delete(trials, i, axis=1).sum(axis=1)
+        design = np.column_stack([trials[:, i], rest, others])
+        rows.append(np.linalg.lstsq(design, bold.astype(np.float64), rcond=None)[0][0])
+    return np.array(rows)
+
+
+ORACLES = {"lsa": lsa_by_lstsq, "lss": lss_by_lstsq}
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_betas_equal_lstsq(run, name):
+    bold, trials, others, *_ = run
+    betas = estimators.get(name)(bold, trials, others)
+    assert betas.dtype == np.float32
+    np.testing.assert_allclose(betas, ORACLES[name](bold, trials, others), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_betas_equal_lstsq_with_hardly_any_trials(run, name, n):
+    bold, trials, others, *_ = run
+    expected = ORACLES[name](bold, trials[:, :n], others)
+    np.testing.assert_allclose(estimators.get(name)(bold, trials[:, :n], others), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_betas_equal_lstsq_without_nuisance(run, name):
+    bold, trials, *_ = run
+    none = np.empty((len(trials), 0))
+    np.testing.assert_allclose(estimators.get(name)(bold, trials, none), ORACLES[name](bold, trials, none), rtol=1e-5, atol=1e-5)
+
+
+def test_lsa_equals_nilearn(run):
+    bold, trials, others, *_ = run
+    labels, results = run_glm(bold, np.column_stack([trials, others]), noise_model="ols")
+    assert np.unique(labels).size == 1
+    np.testing.assert_allclose(lsa(bold, trials, others), next(iter(results.values())).theta[:30], atol=1e-4)
+
+
+def test_lss_equals_nilearn(run):
+    bold, trials, others, *_ = run
+    found = lss(bold, trials, others)
+    for i in (0, 13, 29):
+        design = np.column_stack([trials[:, i], trials.sum(axis=1) - trials[:, i], others])
+        _, results = run_glm(bold, design, noise_model="ols")
+        np.testing.assert_allclose(found[i], next(iter(results.values())).theta[0], atol=1e-4)
+
+
+def test_lsa_recovers_betas_without_noise_exactly(run):
+    _, trials, others, betas, clean = run
+    weights = glm.lsa_weights(trials, others)
+    np.testing.assert_allclose(weights @ clean, betas, atol=1e-9)
+    np.testing.assert_allclose(lsa(clean.astype(np.float32), trials, others), betas, atol=1e-3)
+
+
+def test_lss_recovers_betas_without_noise_exactly_where_its_model_is_true(run):
+    # Its model says that the other trials are all alike.
+    _, trials, others, *_ = run
+    weights = lss_weights(trials, others)
+    for i in (0, 7, 29):
+        amplitudes = np.full(30, 0.7)
+        amplitudes[i] = 2.5
+        assert weights[i] @ (trials @ amplitudes + others @ np.arange(others.shape[1])) == pytest.approx(2.5, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_nuisance_leaves_no_trace_in_the_betas(run, name):
+    bold, trials, others, *_ = run
+    moved = bold + 50 * others @ np.random.default_rng(5).standard_normal((others.shape[1], bold.shape[1]))
+    estimate = estimators.get(name)
+    np.testing.assert_allclose(estimate(moved, trials, others), estimate(bold, trials, others), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_vertices_do_not_mix_and_chunks_do_not_show(run, name, monkeypatch):
+    bold, trials, others, *_ = run
+    estimate = estimators.get(name)
+    whole = estimate(bold, trials, others)
+    broken = bold.copy()
+    broken[5, 3] = np.nan
+    monkeypatch.setattr(glm, "CHUNK_BYTES", 5 * 8 * len(bold))
+    found = estimate(broken, trials, others)
+    assert np.isnan(found[:, 3]).all()
+    np.testing.assert_allclose(np.delete(found, 3, axis=1), np.delete(whole, 3, axis=1), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_the_series_is_never_copied_whole(run, name):
+    _, trials, others, *_ = run
+    bold = np.zeros((120, 60_000), dtype=np.float32)
+    tracemalloc.start()
+    betas = estimators.get(name)(bold, trials, others)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < betas.nbytes + 3 * glm.CHUNK_BYTES < 0.8 * bold.nbytes * 2
+
+
+def test_lsa_names_trials_that_are_the_same_event(run):
+    bold, trials, others, *_ = run
+    doubled = trials.copy()
+    doubled[:, 11] = 2 * doubled[:, 4]
+    with pytest.raises(ValueError, match=r"trial\(s\) 4, 11: the regressors are collinear"):
+        lsa(bold, doubled, others)
+    np.testing.assert_allclose(lss(bold, doubled, others), lss_by_lstsq(bold, doubled, others), atol=1e-5)
+
+
+def test_lss_names_trials_that_cannot_be_told_from_the_others(run):
+    bold, trials, others, *_ = run
+    with pytest.raises(ValueError, match=r"trial\(s\) 0, 1: the regressor is collinear with the sum"):
+        lss(bold, trials[:, [4, 4]], others)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_trials_without_a_response_of_their_own_are_named(run, name):
+    bold, trials, others, *_ = run
+    estimate = estimators.get(name)
+    changes = {"zero throughout": 0.0, "not finite": np.nan, "nuisance regressors explain": 2 * others[:, 1] + 3}
+    for message, column in changes.items():
+        faulty = trials.copy()
+        faulty[:, 6] = column
+        with pytest.raises(ValueError, match=rf"trial\(s\) 6: .*{message}"):
+            estimate(bold, faulty, others)
+
+
+def test_more_regressors_than_volumes_are_refused(run):
+    bold, trials, others, *_ = run
+    with pytest.raises(ValueError, match=f"30 trial and {others.shape[1]} nuisance regressors in one model, but only 35 volumes"):
+        lsa(bold[:35], trials[:35], others[:35])
+    with pytest.raises(ValueError, match="2 trial and 4 nuisance regressors in one model, but only 5 volumes"):
+        lss(bold[-60:-55], trials[-60:-55, -14:-10], np.eye(5, 4) + 1)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_shapes_must_agree(run, name):
+    bold, trials, others, *_ = run
+    with pytest.raises(ValueError, match="119 volumes of data, but 120 in the design"):
+        estimators.get(name)(bold[1:], trials, others)
+    with pytest.raises(ValueError, match=r"expected \(T, n\) and \(T, q\)"):
+        estimators.get(name)(bold, trials[1:], others)
+
+
+def faulty_series():
+    rng = np.random.default_rng(7)
+    bold = (rng.standard_normal((50, 8)) * 20 + 1000).astype(np.float32)
+    bold[:, 1] = 0
+    bold[:, 2] = 731.7
+    bold[4, 3] = np.nan
+    bold[9, 4] = np.inf
+    bold[:, 5] -= bold[:, 5].mean()
+    bold[:, 6] *= -1
+    return bold, np.array([True, False, False, False, False, False, True, True])
+
+
+def test_usable_finds_planted_faults():
+    bold, expected = faulty_series()
+    np.testing.assert_array_equal(usable(bold), expected)
+
+
+def test_percent_signal_change_is_relative_to_each_mean():
+    bold, good = faulty_series()
+    change = percent_signal_change(bold)
+    assert change.dtype == np.float32
+    assert (change[:, ~good] == 0).all()
+    np.testing.assert_allclose(change[:, 0], 100 * (bold[:, 0] / bold[:, 0].mean(dtype=float) - 1), atol=1e-4)
+    np.testing.assert_allclose(change.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(percent_signal_change(3 * bold)[:, good], change[:, good], atol=1e-4)
+    # A negative mean does not turn activity upside down.
+    assert np.corrcoef(change[:, 6], bold[:, 6])[0, 1] > 0.999
