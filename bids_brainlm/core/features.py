@@ -1,0 +1,168 @@
+"""Fixed features, fitted on training rows only: z-score of every vertex, principal components if asked for.
+
+The rows of a recording may be many times larger than memory, so everything streams: moments in blocks of rows, the matrix of
+inner products (between rows or between vertices, whichever is smaller) in blocks of the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import eigh
+
+from bids_brainlm.core.types import Affine, Bools, Floats, Ints, Recording
+
+Doubles = NDArray[np.float64]
+
+BLOCK_BYTES = 2**26
+"""Size of one block of data in float64."""
+
+
+def fit_affine(recording: Recording, rows: Any, n_components: int = 0) -> Affine:
+    """Fit z-score and, if asked for, principal components.
+
+    Parameters
+    ----------
+    recording : Recording
+        Data may be a memory map.
+    rows : (.,) or (n, T, M) int
+        Rows to fit on, those of the training examples; repeated rows count once, -1 is left out.
+    n_components : int
+        Number of components; 0 keeps every vertex.
+
+    Returns
+    -------
+    Affine
+        ``scale`` is 0 for vertices that are constant or not finite in those rows. Components are orthonormal, largest
+        variance first, each with its largest weight positive.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two rows, or more components than the rows have.
+    """
+    used = np.unique(np.asarray(rows, dtype=np.int64))
+    used = used[used >= 0]
+    if used.size < 2:
+        raise ValueError(f"features are fitted on {used.size} row(s); a standard deviation needs two or more")
+    mean, scale = _moments(recording.data, used)
+    components = _components(recording.data, used, mean, scale, n_components) if n_components else None
+    return Affine(mean.astype(np.float32), scale.astype(np.float32), components, used)
+
+
+def center(data: Any, labels: Any) -> Floats:
+    """Subtract from every row the mean of the rows with the same label (run or session).
+
+    Parameters
+    ----------
+    data : (R, V)
+        Left as it is.
+    labels : (R,)
+
+    Returns
+    -------
+    (R, V) float32
+
+    Raises
+    ------
+    ValueError
+        When lengths differ, or a label has a single row, of which nothing would be left.
+    """
+    labels = np.asarray(labels)
+    if labels.shape != tuple(data.shape[:1]):
+        raise ValueError(f"{data.shape[0]} rows, but {labels.size} labels")
+    out = np.array(data, dtype=np.float32)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        if rows.size == 1:
+            raise ValueError(f"label {label!s} has one row only; removing the mean would leave zeros")
+        out[rows] -= out[rows].mean(axis=0, dtype=np.float64).astype(np.float32)
+    return out
+
+
+def _blocks(size: int, width: int) -> Iterator[slice]:
+    step = max(1, BLOCK_BYTES // (8 * max(1, width)))
+    return (slice(start, start + step) for start in range(0, size, step))
+
+
+def _moments(data: Any, rows: Ints) -> tuple[Doubles, Doubles]:
+    """(V,) mean and standard deviation over rows, merged block by block (Chan et al. 1983, Am. Stat. 37:242)."""
+    n_vertices = data.shape[1]
+    mean, squares, seen = np.zeros(n_vertices), np.zeros(n_vertices), 0
+    finite = np.ones(n_vertices, dtype=np.bool_)
+    low, high = np.full(n_vertices, np.inf), np.full(n_vertices, -np.inf)
+    for part in _blocks(rows.size, n_vertices):
+        block = np.asarray(data[rows[part]], dtype=np.float64)
+        finite &= np.isfinite(block).all(axis=0)
+        block[:, ~finite] = 0.0
+        np.minimum(low, block.min(axis=0), out=low)
+        np.maximum(high, block.max(axis=0), out=high)
+        own, total = block.mean(axis=0), seen + len(block)
+        squares += ((block - own) ** 2).sum(axis=0) + (own - mean) ** 2 * (seen * len(block) / total)
+        mean += (own - mean) * (len(block) / total)
+        seen = total
+    # Rounding would leave a constant vertex with a tiny spread, hence the extremes.
+    kept = finite & (high > low)
+    return np.where(finite, mean, 0.0), np.where(kept, np.sqrt(squares / seen), 0.0)
+
+
+def _components(data: Any, rows: Ints, mean: Doubles, scale: Doubles, n_components: int) -> Floats:
+    """(V, F) orthonormal principal axes of the z-scored rows."""
+    kept = scale > 0
+    most = min(rows.size - 1, int(kept.sum()))
+    if n_components > most:
+        raise ValueError(f"{n_components} components of {rows.size} rows and {int(kept.sum())} usable vertices; at most {most}")
+    by_rows = rows.size <= kept.sum()
+    find = _axes_from_rows if by_rows else _axes_from_vertices
+    axes = find(data, rows, (mean, scale, kept), n_components)
+    axes[~kept] = 0.0  # rounding, of the order of 1e-17
+    axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(n_components)])
+    return axes.astype(np.float32)
+
+
+Scaling = tuple[Doubles, Doubles, Bools]
+
+
+def _z(block: Any, scaling: Scaling, part: slice = slice(None)) -> Doubles:
+    """z-scored block of rows, of the vertices ``part``; masked vertices are 0."""
+    mean, scale, kept = (item[part] for item in scaling)
+    out = np.zeros(block.shape)
+    out[:, kept] = (block[:, kept] - mean[kept]) / scale[kept]
+    return out
+
+
+def _largest(product: Doubles, n_components: int) -> tuple[Doubles, Doubles]:
+    """Largest eigenvalues (F,), descending, and their vectors (., F) of a matrix of inner products."""
+    size = len(product)
+    values, vectors = eigh(product, subset_by_index=(size - n_components, size - 1), overwrite_a=True, check_finite=False)
+    if values[0] <= 1e-10 * values[-1]:
+        found = int((values > 1e-10 * values[-1]).sum())
+        raise ValueError(f"{n_components} components asked for, but the training rows have only {found}")
+    return values[::-1], vectors[:, ::-1]
+
+
+def _axes_from_rows(data: Any, rows: Ints, scaling: Scaling, n_components: int) -> Doubles:
+    """Fewer rows than vertices: eigenvectors of the (N, N) inner products of rows, taken back to vertices."""
+    gram = np.zeros((rows.size, rows.size))
+    parts = list(_blocks(data.shape[1], rows.size))
+    for part in parts:
+        z = _z(np.asarray(data[rows, part], dtype=np.float64), scaling, part)
+        gram += z @ z.T
+    values, vectors = _largest(gram, n_components)
+    axes = np.empty((data.shape[1], n_components))
+    for part in parts:
+        z = _z(np.asarray(data[rows, part], dtype=np.float64), scaling, part)
+        axes[part] = z.T @ (vectors / np.sqrt(values))
+    return axes
+
+
+def _axes_from_vertices(data: Any, rows: Ints, scaling: Scaling, n_components: int) -> Doubles:
+    """More rows than vertices: eigenvectors of the (V, V) inner products of vertices."""
+    covariance = np.zeros((data.shape[1], data.shape[1]))
+    for part in _blocks(rows.size, data.shape[1]):
+        z = _z(np.asarray(data[rows[part]], dtype=np.float64), scaling)
+        covariance += z.T @ z
+    return _largest(covariance, n_components)[1].copy()
