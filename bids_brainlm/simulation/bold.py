@@ -93,8 +93,8 @@ def noise_scene(
     hemisphere : (V,) int
         Smooth noise does not cross from one to the other.
     noise : Noise
-    hrf_variability : float, s
-        Standard deviation over cortex of the time to the peak of the HRF (5 s); it varies smoothly.
+    hrf_variability : float
+        Standard deviation over cortex of the factor by which the HRF is stretched; it varies smoothly.
     rng : numpy.random.Generator
     """
     n = len(coordinates)
@@ -103,7 +103,7 @@ def noise_scene(
     weights = np.linspace(1.5, 0.5, noise.n_shared, dtype=np.float32)[:, None]
     smooth = (spread @ rng.standard_normal((spread.shape[1], noise.n_shared), dtype=np.float32)).T
     loadings[0] = weights * (0.5 + smooth) / np.sqrt(1.25 * (weights**2).sum())
-    stretch = 1 + hrf_variability / 5.0 * (spread @ rng.standard_normal(spread.shape[1], dtype=np.float32))
+    stretch = 1 + hrf_variability * (spread @ rng.standard_normal(spread.shape[1], dtype=np.float32))
     return Scene(
         baseline=rng.normal(10000, 1000, n).clip(5000).astype(np.float32),
         rho=rng.uniform(*noise.rho, n).astype(np.float32),

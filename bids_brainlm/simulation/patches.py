@@ -11,7 +11,7 @@ Where the factors are depends on the seed; each participant's centres are jitter
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,8 @@ class Sheet:
     affine : (4, 4) float64, or None for a surface
     mask : (X, Y, Z) bool, or None for a surface
         Which voxels of the grid the V places are, in C order.
+    radius, width : float, mm
+        Sizes that suit the sheet: radius of a factor's patch, standard deviation of a word's bump.
     """
 
     coordinates: Floats
@@ -49,6 +51,8 @@ class Sheet:
     n_left: int
     affine: NDArray[np.float64] | None = None
     mask: Bools | None = None
+    radius: float = 28.0
+    width: float = 8.5
 
     @property
     def n_vertices(self) -> int:
@@ -76,7 +80,9 @@ def volume(shape: tuple[int, int, int] = (30, 36, 28), voxel: float = 5.0) -> Sh
     mask = ((relative**2).sum(axis=1) <= 1).reshape(shape)
     coordinates = (index @ affine[:3, :3].T + affine[:3, 3])[mask.ravel()].astype(np.float32)
     n = len(coordinates)
-    return Sheet(coordinates, (coordinates[:, 0] > 0).astype(np.int64), np.ones(n, dtype=bool), n, affine, mask)
+    return Sheet(
+        coordinates, (coordinates[:, 0] > 0).astype(np.int64), np.ones(n, dtype=bool), n, affine, mask, radius=18.0, width=6.0
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,12 +108,10 @@ class Anatomy:
 
 def patch_maps(
     sheet: Sheet,
-    factors: Mapping[str, Sequence[str]],
+    factors: Mapping[str, Collection[str]],
     seed: int,
     participant: int = 0,
     *,
-    radius: float = 28.0,
-    width: float = 8.5,
     jitter: float = 3.0,
 ) -> Anatomy:
     """Lay every factor in a patch of its own and every word in a bump inside it.
@@ -120,15 +124,15 @@ def patch_maps(
         Decides where the factors are, the same for all participants.
     participant : int
         Decides the jitter of the centres.
-    radius, width, jitter : float
-        Radius of a patch, standard deviation of a bump, and standard deviation of the jitter, in mm.
+    jitter : float, mm
+        Standard deviation over participants of where a patch lies; a third of it for a word in its patch.
 
     Raises
     ------
     ValueError
         When the patches do not fit on the sheet side by side.
     """
-    anatomy, person = np.random.default_rng([seed, 3]), np.random.default_rng([seed, 4, participant])
+    radius, anatomy, person = sheet.radius, np.random.default_rng([seed, 3]), np.random.default_rng([seed, 4, participant])
     centres = _spread(sheet, len(factors), radius, anatomy)
     maps: dict[tuple[str, str], Floats] = {}
     patches: dict[str, Bools] = {}
@@ -140,7 +144,7 @@ def patch_maps(
         for number, word in enumerate(words):
             spots = [_word_centre(sheet, places[side], side, radius, number, len(words), turn) for side in (0, 1)]
             spots = [_snap(sheet, spot + person.normal(0, jitter / 3, 3), side) for side, spot in enumerate(spots)]
-            maps[factor, word] = _bump(sheet, spots, width, patches[factor])
+            maps[factor, word] = _bump(sheet, spots, sheet.width, patches[factor])
     return Anatomy(maps, patches)
 
 

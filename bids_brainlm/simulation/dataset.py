@@ -1,0 +1,338 @@
+"""A BIDS dataset with fMRIPrep-style derivatives whose truth is known: what could this design decode?
+
+``simulate`` writes into one folder:
+
+- the raw dataset: events (with the stimulus and its part of the split), participants, ``stimuli/captions.tsv`` and
+  ``stimuli/questions.tsv``. It has no raw images: the simulation begins where fMRIPrep ends;
+- ``derivatives/fmriprep``: BOLD series, sidecars, confounds;
+- ``derivatives/simulation``: the truth (facts of the stimuli, true betas, patch maps, settings), and ``corpus.tsv``, texts
+  for a language model in which no combination of facts of the validation and test sets is ever told.
+
+The folder appears under its name only when it is complete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_brainlm import __version__
+from bids_brainlm.core.design import nuisance, trial_design
+from bids_brainlm.core.glm import lss, percent_signal_change
+from bids_brainlm.core.reliability import split_half
+from bids_brainlm.core.types import Floats
+from bids_brainlm.errors import ConfigError, InputError
+from bids_brainlm.io.files import write_json, write_tsv
+from bids_brainlm.simulation import derivatives, observer
+from bids_brainlm.simulation.bold import AMPLITUDE, Noise, Scene, noise_scene, simulate_run
+from bids_brainlm.simulation.patches import Anatomy, Sheet, patch_maps, surface, volume
+from bids_brainlm.simulation.trials import Run, schedule
+from bids_brainlm.simulation.world import FACTORS, Stimulus, combination, corpus, forms, stimuli
+
+TASK = "pictures"
+
+SHEETS = {"fsaverage": surface, "fsaverage5": surface, "T1w": volume}
+"""Name of a space -> where responses are."""
+
+N_TEXTS = 4000
+"""Texts of the corpus."""
+
+HIGH_PASS = 1 / 128
+"""Hz; cut-off of the drift model behind the figures of the summary."""
+
+EVENTS = {
+    "stim_id": {"Description": "Stimulus shown: a row of stimuli/captions.tsv and of stimuli/questions.tsv."},
+    "split": {
+        "Description": "Part of the split the stimulus belongs to.",
+        "Levels": dict.fromkeys(("train", "validation", "test"), ""),
+    },
+}
+"""What the columns of events.tsv mean beyond BIDS."""
+
+README = """# Simulated pictures
+
+Made by `brainlm simulate` of bids_brainlm. People look at pictures that show a subject with an attribute, doing something in a
+place; `stimuli/` tells each picture in words. Nothing was measured. There are no raw images: `derivatives/fmriprep` holds the
+BOLD series that preprocessing would have given, `derivatives/simulation` the truth.
+"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a dataset is made from; see `simulate`."""
+
+    participants: int
+    runs: int
+    trials: int
+    repeats: int
+    tr: float
+    snr: float
+    hrf_variability: float
+    seed: int
+    space: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was written, and how good the responses are.
+
+    Parameters
+    ----------
+    folder : Path
+    participants : tuple of str
+        Labels.
+    n_trials : int
+        Trials of each participant.
+    n_stimuli, n_test : int
+        Stimuli, and those of them in the test set.
+    n_volumes : int
+        Volumes of each run.
+    n_driven : tuple of int
+        Vertices or voxels that respond to some word, for each participant.
+    reliability : tuple of float
+        Mean split-half reliability of LSS betas over the driven vertices, for each participant; NaN without repeats.
+    observer : tuple of float
+        Share of facts that an observer who knows the true patch maps names rightly in single trials of the test set.
+    """
+
+    folder: Path
+    participants: tuple[str, ...]
+    n_trials: int
+    n_stimuli: int
+    n_test: int
+    n_volumes: int
+    n_driven: tuple[int, ...]
+    reliability: tuple[float, ...]
+    observer: tuple[float, ...]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.folder}: {len(self.participants)} participant(s), {self.n_trials} trials each of {self.n_stimuli} stimuli"
+            f" ({self.n_test} for test), {self.n_volumes} volumes a run"
+        ]
+        lines += [
+            f"sub-{label}: {driven} driven vertices, split-half reliability {reliability:.2f}, observer that knows the patches"
+            f" {right:.2f} of test facts"
+            for label, driven, reliability, right in zip(
+                self.participants, self.n_driven, self.reliability, self.observer, strict=True
+            )
+        ]
+        return "\n".join(lines)
+
+
+def simulate(
+    out: Path,
+    *,
+    participants: int = 2,
+    runs: int = 10,
+    trials: int = 80,
+    repeats: int = 3,
+    tr: float = 2.0,
+    snr: float = 1.0,
+    hrf_variability: float = 0.1,
+    seed: int = 0,
+    space: str = "fsaverage",
+) -> Summary:
+    """Write a dataset.
+
+    Parameters
+    ----------
+    out : Path
+        Folder of the raw dataset; must not exist, or be empty.
+    participants, runs, trials, repeats : int
+        Participants; runs of each; trials of each run; times that each stimulus is shown.
+    tr : float, s
+    snr : float
+        Responses relative to the default, with which the split-half reliability is about .2; 0 leaves noise alone.
+    hrf_variability : float
+        Standard deviation over cortex of the stretch of the HRF in time.
+    seed : int
+    space : {"fsaverage", "fsaverage5", "T1w"}
+        fsaverage5 surfaces, or a small volume.
+
+    Raises
+    ------
+    ConfigError
+        For settings that make no experiment.
+    InputError
+        When the folder is not empty.
+    """
+    settings = Settings(participants, runs, trials, repeats, float(tr), float(snr), float(hrf_variability), seed, space)
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError("the folder is not empty", out, expected="a new folder", remedy="remove it or name another")
+    world = _world(settings)
+    staging = out.with_name(f".{out.name}.partial")
+    if staging.exists():
+        shutil.rmtree(staging)
+    _write_raw(staging, settings, world)
+    sheet = SHEETS[space]()
+    labels = tuple(f"{number + 1:02d}" for number in range(participants))
+    outcomes = [_participant(staging, number, settings, world, sheet) for number in range(participants)]
+    os.replace(staging, out)
+    n_test = sum(stimulus.split == "test" for stimulus in world)
+    n_volumes = outcomes[0].n_volumes
+    columns = zip(*((o.n_driven, o.reliability, o.observer) for o in outcomes), strict=True)
+    return Summary(out, labels, repeats * len(world), len(world), n_test, n_volumes, *columns)
+
+
+def _world(settings: Settings) -> list[Stimulus]:
+    if settings.space not in SHEETS:
+        raise ConfigError(f"space is {settings.space!r}; expected one of {', '.join(SHEETS)}")
+    if min(settings.participants, settings.runs, settings.trials, settings.repeats) < 1 or settings.tr <= 0 or settings.snr < 0:
+        raise ConfigError("participants, runs, trials and repeats must be at least 1, tr above 0, snr at least 0")
+    try:
+        return stimuli(settings.runs * settings.trials // settings.repeats, settings.seed)
+    except ValueError as error:
+        total = f"{settings.runs} runs of {settings.trials} trials with {settings.repeats} repeats"
+        raise ConfigError(f"{total} make {error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class _Person:
+    """A participant: what the runs are drawn from, and where they are written."""
+
+    label: str
+    out: Path
+    settings: Settings
+    world: Sequence[Stimulus]
+    sheet: Sheet
+    anatomy: Anatomy
+    scene: Scene
+    noise: Noise
+
+    @property
+    def fmriprep(self) -> Path:
+        return self.out / "derivatives" / "fmriprep" / f"sub-{self.label}" / "func"
+
+    def stem(self, index: int) -> str:
+        return f"sub-{self.label}_task-{TASK}_run-{index + 1:02d}"
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    n_driven: int
+    n_volumes: int
+    reliability: float
+    observer: float
+
+
+def _participant(out: Path, number: int, settings: Settings, world: Sequence[Stimulus], sheet: Sheet) -> _Outcome:
+    """Simulate and write everything of one participant."""
+    rng = np.random.default_rng([settings.seed, 5, number])
+    anatomy, noise = patch_maps(sheet, FACTORS, settings.seed, number), Noise()
+    runs = schedule(len(world), settings.repeats, settings.runs, settings.tr, rng)
+    scene = noise_scene(sheet.coordinates, sheet.hemisphere, noise, settings.hrf_variability, rng)
+    person = _Person(f"{number + 1:02d}", out, settings, world, sheet, anatomy, scene, noise)
+    responses, driven = responses_to(world, anatomy, settings.snr), np.flatnonzero(anatomy.driven)
+    betas = np.concatenate([_run(person, i, run, responses, rng)[:, driven] for i, run in enumerate(runs)])
+    shown = np.concatenate([run.stimulus for run in runs])
+    _write_truth(person, runs, responses[shown][:, driven], driven)
+    maps = {word: weights[driven] for word, weights in anatomy.maps.items()}
+    return _Outcome(len(driven), runs[0].n_volumes, *_quality(betas, maps, world, shown))
+
+
+def responses_to(world: Sequence[Stimulus], anatomy: Anatomy, snr: float) -> Floats:
+    """(k, V) true response to each stimulus, in percent: the sum of the maps of its words."""
+    out = np.zeros((len(world), len(next(iter(anatomy.maps.values())))), dtype=np.float32)
+    for row, stimulus in zip(out, world, strict=True):
+        for fact in stimulus.facts.items():
+            row += anatomy.maps[fact]
+    out *= np.float32(snr * AMPLITUDE)
+    return out
+
+
+def _run(person: _Person, index: int, run: Run, responses: Floats, rng: np.random.Generator) -> Floats:
+    """Simulate and write one run; return LSS betas (n, V), 0 where nothing is driven, with the mean over the run removed."""
+    tr, stem = person.settings.tr, person.stem(index)
+    start = tr / 2  # the time fMRIPrep's slice timing correction refers to
+    bold, motion = simulate_run(
+        responses[run.stimulus], run.onset, run.duration, run.n_volumes, tr, person.scene, person.noise, rng, start_time=start
+    )
+    _write_events(person, stem, run)
+    derivatives.write_bold(stem, person.fmriprep, bold, person.sheet, tr, start)
+    derivatives.write_confounds(person.fmriprep / f"{stem}_desc-confounds_timeseries.tsv", motion, tr)
+    times = start + tr * np.arange(run.n_volumes)
+    betas, driven = np.zeros((len(run.onset), bold.shape[1]), np.float32), person.anatomy.driven
+    design = trial_design(run.onset, run.duration, times), nuisance(times, HIGH_PASS, motion)
+    betas[:, driven] = lss(percent_signal_change(bold[:, driven]), *design)
+    betas -= betas.mean(axis=0)
+    return betas
+
+
+def _quality(
+    betas: Floats, maps: Mapping[tuple[str, str], Floats], world: Sequence[Stimulus], shown: NDArray[np.int64]
+) -> tuple[float, float]:
+    """Split-half reliability and the observer's share of test facts, from betas (n, D) and maps (D,) of the driven vertices."""
+    names = np.array([stimulus.id for stimulus in world])
+    test = np.array([stimulus.split == "test" for stimulus in world])[shown]
+    facts = {factor: {stimulus.id: stimulus.facts[factor] for stimulus in world} for factor in FACTORS}
+    named = observer.observe(betas, maps, ~test)
+    right = observer.facts_right(named, facts, names[shown])
+    reliability = split_half(betas, names[shown])
+    share = np.mean([hits[test] for hits in right.values()]) if test.any() else np.nan
+    return float(reliability.mean()), float(share)
+
+
+def _write_raw(out: Path, settings: Settings, world: Sequence[Stimulus]) -> None:
+    name = "Simulated pictures"
+    derivatives.write_dataset(out, name, __version__, derivative=False, readme=README)
+    labels = [f"sub-{number + 1:02d}" for number in range(settings.participants)]
+    write_tsv(out / "participants.tsv", {"participant_id": labels})
+    write_json(out / f"task-{TASK}_events.json", EVENTS)
+    pairs = [(stimulus.id, text) for stimulus in world for text in stimulus.captions]
+    write_tsv(out / "stimuli" / "captions.tsv", _columns(("stim_id", "caption"), pairs))
+    asked = [(stimulus.id, question, answer) for stimulus in world for question, answer, _ in stimulus.questions]
+    write_tsv(out / "stimuli" / "questions.tsv", _columns(("stim_id", "question", "answer"), asked))
+    links = {"DatasetLinks": {"raw": "../.."}}
+    readme = "# BOLD series as fMRIPrep would write them\n\nSimulated by bids_brainlm; see ../simulation for the truth.\n"
+    derivatives.write_dataset(out / "derivatives" / "fmriprep", name, __version__, derivative=True, readme=readme, **links)
+    truth = out / "derivatives" / "simulation"
+    readme = "# Truth of the simulation\n\nFacts of the stimuli, true betas (percent), patch maps, texts for a language model.\n"
+    derivatives.write_dataset(truth, name, __version__, derivative=True, readme=readme, **links)
+    _write_facts(truth / "stimuli.tsv", world)
+    held_out = {combination(stimulus) for stimulus in world if stimulus.split != "train"}
+    write_tsv(truth / "corpus.tsv", {"text": corpus(N_TEXTS, settings.seed, exclude=held_out)})
+    write_json(
+        truth / "simulation.json", dataclasses.asdict(settings) | {"noise": dataclasses.asdict(Noise()), "amplitude": AMPLITUDE}
+    )
+
+
+def _write_facts(path: Path, world: Sequence[Stimulus]) -> None:
+    columns = {"stimulus_id": [stimulus.id for stimulus in world], "split": [stimulus.split for stimulus in world]}
+    for factor in FACTORS:
+        columns[factor] = ["|".join(forms(factor, stimulus.facts[factor])) for stimulus in world]
+    write_tsv(path, columns)
+
+
+def _write_events(person: _Person, stem: str, run: Run) -> None:
+    shown = [person.world[i] for i in run.stimulus]
+    columns = {
+        "onset": run.onset.tolist(),
+        "duration": run.duration.tolist(),
+        "trial_type": ["picture"] * len(shown),
+        "stim_id": [stimulus.id for stimulus in shown],
+        "split": [stimulus.split for stimulus in shown],
+    }
+    write_tsv(person.out / f"sub-{person.label}" / "func" / f"{stem}_events.tsv", columns)
+
+
+def _write_truth(person: _Person, runs: Sequence[Run], betas: Floats, driven: NDArray[np.int64]) -> None:
+    folder = person.out / "derivatives" / "simulation" / f"sub-{person.label}" / "func"
+    maps = {"/".join(word): weights for word, weights in person.anatomy.maps.items()}
+    derivatives.write_maps(f"sub-{person.label}", folder, maps, person.sheet)
+    run = np.repeat(np.arange(len(runs)), [len(run.onset) for run in runs])
+    names = [person.world[i].id for run in runs for i in run.stimulus]
+    path = folder / f"sub-{person.label}_task-{TASK}_desc-truth_betas.safetensors"
+    derivatives.write_betas(path, betas, driven, run, names)
+
+
+def _columns(names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> dict[str, list[str]]:
+    return {name: [row[i] for row in rows] for i, name in enumerate(names)}
