@@ -29,23 +29,26 @@ def command(ending: exits.Ending, verbose: int) -> None:
 @command.command("simulate", cls=AppCommand)
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--participants", type=click.IntRange(min=1), default=2, help="Number of participants.")
-@click.option("--runs", type=click.IntRange(min=1), default=8, help="Runs of each participant.")
-@click.option("--trials", type=click.IntRange(min=1), default=100, help="Trials of each run.")
+@click.option("--runs", type=click.IntRange(min=1), default=10, help="Runs of each participant.")
+@click.option("--trials", type=click.IntRange(min=1), default=80, help="Trials of each run.")
 @click.option("--repeats", type=click.IntRange(min=1), default=3, help="Times each stimulus is shown.")
-@click.option("--tr", type=click.FloatRange(min=0, min_open=True), default=1.5, help="Repetition time in s.")
+@click.option("--tr", type=click.FloatRange(min=0, min_open=True), default=2.0, help="Repetition time in s.")
 @click.option("--snr", type=click.FloatRange(min=0), default=1.0, help="Signal relative to the default; 0 leaves noise alone.")
 @click.option("--hrf-variability", type=click.FloatRange(min=0), default=0.1, help="Spread of the HRF's stretch over cortex.")
 @click.option("--seed", type=int, default=0, help="Seed of everything random.")
-@click.option("--space", default="fsaverage5", help="Space of the BOLD series: fsaverage5, or a volume.")
+@click.option(
+    "--space", type=click.Choice(["fsaverage", "T1w"]), default="fsaverage", help="fsaverage5 surfaces, or a small volume."
+)
 def simulate(out: Path, **options: Any) -> None:
     """Write a BIDS dataset OUT with fMRIPrep-style derivatives, captions and known truth."""
-    importlib.import_module("bids_brainlm.simulation.dataset").simulate(out, **options)
+    summary = importlib.import_module("bids_brainlm.simulation.dataset").simulate(out, **options)
+    click.echo(str(summary))
 
 
 @command.command("make-lm", cls=AppCommand)
 @click.argument("texts", type=click.Path(path_type=Path, exists=True, dir_okay=False), nargs=-1, required=True)
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--steps", type=click.IntRange(min=1), default=600, help="Training steps.")
+@click.option("--steps", type=click.IntRange(min=1), default=500, help="Training steps.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, help="Passages a step.")
 @click.option("--width", type=click.IntRange(min=4), default=128, help="Embedding width.")
 @click.option("--layers", type=click.IntRange(min=1), default=4, help="Layers.")

@@ -1,0 +1,97 @@
+"""``brainlm``: thin shells whose defaults are those of the functions below them."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+
+from bids_brainlm import __version__
+from bids_brainlm.cli import companion
+from bids_brainlm.core.types import Prompt
+from bids_brainlm.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "function"),
+    [
+        ("simulate", "bids_brainlm.simulation.dataset", "simulate"),
+        ("make-lm", "bids_brainlm.simulation.language_model", "make_lm"),
+    ],
+)
+def test_defaults_are_those_of_the_function(name: str, module: str, function: str) -> None:
+    target = getattr(importlib.import_module(module), function)
+    defaults = {key: item.default for key, item in inspect.signature(target).parameters.items()}
+    for option in companion.command.commands[name].params:
+        if isinstance(option, click.Option):
+            assert option.default == defaults[option.name], option.name
+
+
+def test_simulate_passes_its_options_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def fake(out: Path, **options: Any) -> str:
+        seen.update(options, out=out)
+        return "split-half reliability 0.3"
+
+    monkeypatch.setitem(sys.modules, "bids_brainlm.simulation.dataset", SimpleNamespace(simulate=fake))
+    assert companion.main(["simulate", str(tmp_path / "x"), "--snr", "0", "--hrf_variability", "0.2", "--participants", "3"]) == 0
+    assert seen["out"] == tmp_path / "x"
+    assert (seen["snr"], seen["hrf_variability"], seen["participants"]) == (0, 0.2, 3)
+    assert capsys.readouterr().out == "split-half reliability 0.3\n"
+
+
+def test_make_lm_joins_its_texts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+    texts = {"a.tsv": [Prompt("", "a dog"), Prompt("", "a cat")], "b.txt": [Prompt("", "a cat")]}
+    for name in texts:
+        (tmp_path / name).touch()
+    fake = SimpleNamespace(
+        read_texts=lambda path: texts[path.name],
+        make_lm=lambda prompts, out, **options: seen.update(options, prompts=prompts, out=out),
+    )
+    monkeypatch.setitem(sys.modules, "bids_brainlm.simulation.language_model", fake)
+    assert (
+        companion.main(["make-lm", str(tmp_path / "a.tsv"), str(tmp_path / "b.txt"), str(tmp_path / "llm"), "--steps", "5"]) == 0
+    )
+    assert seen["prompts"] == texts["a.tsv"]
+    assert (seen["out"], seen["steps"]) == (tmp_path / "llm", 5)
+
+
+def test_a_fault_ends_as_documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fake(out: Path, **options: Any) -> str:
+        raise InputError("the folder is not empty", out, remedy="choose another")
+
+    monkeypatch.setitem(sys.modules, "bids_brainlm.simulation.dataset", SimpleNamespace(simulate=fake))
+    assert companion.main(["simulate", str(tmp_path)]) == 65
+    assert (
+        capsys.readouterr().err.strip() == f"brainlm: the folder is not empty: {tmp_path} (remedy: choose another) [exit code 65]"
+    )
+    assert companion.main(["-v", "-v", "simulate", str(tmp_path)]) == 65
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "argv", [["simulate"], ["simulate", "x", "--snr", "-1"], ["simulate", "x", "--tr", "0"], ["simulat", "x"], ["make-lm", "o"]]
+)
+def test_bad_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert companion.main(argv) == 2
+    assert capsys.readouterr().err.strip()
+
+
+def test_help_and_version_import_nothing_heavy() -> None:
+    code = (
+        "import sys; from bids_brainlm.cli.companion import main; main(['--version']); main(['simulate', '--help']); "
+        "assert not {'torch', 'numpy', 'nilearn', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"brainlm v{__version__}\nUsage: brainlm simulate")
