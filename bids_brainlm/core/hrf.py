@@ -44,7 +44,7 @@ HRFS: dict[str, Callable[[Doubles], Doubles]] = {
     "glover": partial(_double_gamma, delay=6.0, undershoot=12.0, dispersion=0.9, ratio=0.48),
     "spm": partial(_double_gamma, delay=6.0, undershoot=16.0, dispersion=1.0, ratio=0.167),
 }
-"""Name -> function of times (t,) in seconds to the response (t,); Glover 1999 (NeuroImage 9:416) and SPM12, with nilearn's parameters."""
+"""Name -> function of times (t,) in seconds to the response (t,); Glover 1999 (NeuroImage 9:416), SPM12; nilearn's parameters."""
 
 
 def kernel(name: str, step: float) -> Doubles:

@@ -1,0 +1,244 @@
+"""What may be put in the place of a brain: functions (examples, seed) -> examples that act in vertex space.
+
+- ``permuted``: the response of another test example, its *partner*; texts stay, brains move.
+- ``mean``: the mean response over the examples, the same for all of them.
+- ``noise``: independent normal noise with every vertex's own mean and standard deviation over the examples.
+
+A partner must tell nothing about the text it is paired with. Example j is *allowed* for i when they differ in stimulus, share
+no reference text (whatever its case or spacing) and no row of the recording; and j is taken from i's own run whenever that run
+has an allowed example, so that run-wide differences cannot give the pairing away.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.optimize import linear_sum_assignment
+
+from bids_brainlm.core.design import name_some
+from bids_brainlm.core.types import Bools, Examples, Floats, Ints, Recording
+from bids_brainlm.registry import interventions
+
+EXACT = 256
+"""Largest block that is assigned as a whole; a larger one is cut at random into blocks of about this size."""
+
+FAILED_REPAIRS = 20
+"""Repairs that may fail in a row before the remaining examples draw with replacement."""
+
+
+@interventions.register("permuted")
+def permuted(examples: Examples, seed: int) -> Examples:
+    """Every example with the rows of its partner (`partners`); prompts and references stay."""
+    return dataclasses.replace(examples, rows=examples.rows[partners(examples, 1, seed)[0]])
+
+
+@interventions.register("mean")
+def mean(examples: Examples, seed: int) -> Examples:
+    """Every example with the mean response (T, V) over all of them; nothing is random, ``seed`` is not used."""
+    data, _ = _moments(examples)
+    rows = np.tile(np.arange(len(data)), (len(examples), 1))
+    run = np.zeros(len(data), dtype=np.int64)
+    return dataclasses.replace(examples, recording=_replaced(examples.recording, data, run), rows=rows)
+
+
+@interventions.register("noise")
+def noise(examples: Examples, seed: int) -> Examples:
+    """Every example with normal noise of equal mean and standard deviation at each of its T rows and vertices."""
+    centre, spread = _moments(examples)
+    n, t = examples.rows.shape[:2]
+    recording = _replaced(examples.recording, _Noise(centre, spread, n, seed), np.repeat(examples.run, t))
+    return dataclasses.replace(examples, recording=recording, rows=np.arange(n * t).reshape(n, t))
+
+
+def partners(examples: Examples, n_permutations: int, seed: int) -> Ints:
+    """Draw whose response every example is paired with in each permutation.
+
+    Each permutation is an assignment of least cost under random costs, among the examples of a run and among those that have
+    nobody in their run, and therefore moves every response to exactly one text. Where no such assignment exists (one stimulus
+    makes up most of a run) the examples left over draw any allowed partner, some of which then serve twice.
+
+    Parameters
+    ----------
+    examples : Examples
+        The test set.
+    n_permutations : int
+        K.
+    seed : int
+        Permutation k depends on the seed and k alone.
+
+    Returns
+    -------
+    (K, n) int64
+        Index into ``examples`` of each example's partner; never itself.
+
+    Raises
+    ------
+    ValueError
+        Naming examples for which no other is allowed.
+
+    Notes
+    -----
+    Time is O(K n b^2) for blocks of b = min(run, 256) examples; memory never exceeds 256 n. Blocks above 256 are cut at random
+    (anew in each permutation) and what is left over is repaired by exchanges, which may miss the rare assignment that needs a
+    chain of exchanges.
+    """
+    n = len(examples)
+    marks = _marks(examples)
+    out = np.empty((n_permutations, n), dtype=np.int64)
+    blocks = _blocks(examples, marks)
+    for k in range(n_permutations):
+        rng = np.random.default_rng((seed, k))
+        for members, pool in blocks:
+            out[k, members] = _assigned(marks, members, pool, rng)
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class _Noise:
+    """(R, V) rows made when asked for, each from its own seed, so that noise for 10,000 examples takes no memory."""
+
+    centre: Floats
+    spread: Floats
+    n_examples: int
+    seed: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.n_examples * len(self.centre), self.centre.shape[1]
+
+    def __getitem__(self, index: Any) -> Floats:
+        rows = np.atleast_1d(np.arange(self.shape[0])[index])
+        out = np.empty((rows.size, self.shape[1]), dtype=np.float32)
+        for i, row in enumerate(rows):
+            normal = np.random.default_rng((self.seed, int(row))).standard_normal(self.shape[1], dtype=np.float32)
+            place = row % len(self.centre)
+            out[i] = self.centre[place] + self.spread[place] * normal
+        return out
+
+
+def _replaced(recording: Recording, data: Any, run: Ints) -> Recording:
+    return Recording(data, recording.unit, recording.kind, np.arange(len(run), dtype=np.float64), run, recording.sources)
+
+
+def _moments(examples: Examples) -> tuple[Floats, Floats]:
+    """(T, V) mean and standard deviation over the examples, in one pass over blocks of them."""
+    if not len(examples):
+        raise ValueError("no examples to take the mean of")
+    shift = examples.gather([0])[0].astype(np.float64)
+    total, squares = np.zeros_like(shift), np.zeros_like(shift)
+    for start in range(0, len(examples), 64):
+        # Deviations from the first example, not from 0: squares of large values would cancel.
+        block = examples.gather(np.arange(start, min(start + 64, len(examples)))) - shift
+        total += block.sum(axis=0)
+        squares += (block**2).sum(axis=0)
+    centre = total / len(examples)
+    spread = np.sqrt(np.maximum(squares / len(examples) - centre**2, 0.0))
+    return (centre + shift).astype(np.float32), spread.astype(np.float32)
+
+
+def _marks(examples: Examples) -> Any:
+    """(n, m) sparse: which stimulus, texts and recording rows each example has; two that share a column are not allowed."""
+    columns: dict[Hashable, int] = {}
+    where: list[tuple[int, int]] = []
+    for i in range(len(examples)):
+        own: set[Hashable] = {("stimulus", str(examples.stimulus[i]))}
+        own |= {("text", " ".join(text.casefold().split())) for text in examples.references[i]}
+        own |= {("row", int(row)) for row in examples.rows[i].ravel() if row >= 0}
+        where += [(i, columns.setdefault(mark, len(columns))) for mark in sorted(own, key=str)]
+    first, second = np.array(where, dtype=np.int64).reshape(-1, 2).T
+    return sparse.csr_array((np.ones(len(where), dtype=np.int32), (first, second)), shape=(len(examples), len(columns)))
+
+
+def _barred(marks: Any, left: Ints, right: Ints) -> Bools:
+    """(len(left), len(right)) bool: pairs that are not allowed."""
+    return np.asarray((marks[left] @ marks[right].T).toarray() > 0)
+
+
+def _has_choice(marks: Any, left: Ints, right: Ints) -> Bools:
+    """(len(left),) bool: whether any of ``right`` is allowed."""
+    parts = [_barred(marks, left[i : i + EXACT], right) for i in range(0, left.size, EXACT)]
+    return np.concatenate([~part.all(axis=1) for part in parts]) if parts else np.zeros(0, dtype=np.bool_)
+
+
+def _blocks(examples: Examples, marks: Any) -> list[tuple[Ints, Ints]]:
+    """Examples that are permuted among each other, and whom those left over may draw from.
+
+    Being allowed is mutual, so an example without a choice in its run is nobody's choice there either: the two kinds can be
+    assigned apart without losing any solution.
+    """
+    everyone, run = np.arange(len(examples)), examples.run
+    own_run = np.zeros(len(examples), dtype=np.bool_)
+    for value in np.unique(run):
+        members = np.flatnonzero(run == value)
+        own_run[members] = _has_choice(marks, members, members)
+    others = np.flatnonzero(~own_run)
+    lonely = others[~_has_choice(marks, others, everyone)]
+    if lonely.size:
+        raise ValueError(
+            f"every other test example has the stimulus, a text or a volume of {name_some(examples.id[lonely])}; "
+            "a permuted brain needs an example that differs"
+        )
+    inside = [np.flatnonzero(own_run & (run == value)) for value in np.unique(run[own_run])]
+    return [(members, members) for members in inside] + ([(others, everyone)] if others.size else [])
+
+
+def _assigned(marks: Any, members: Ints, pool: Ints, rng: np.random.Generator) -> Ints:
+    """(m,) partners of the members of a block, as indices of examples."""
+    partner = np.full(members.size, -1, dtype=np.int64)
+    for part in _cut(members.size, rng):
+        chosen = _least_cost(_barred(marks, members[part], members[part]), rng)
+        partner[part[chosen >= 0]] = part[chosen[chosen >= 0]]
+    if members.size > EXACT:
+        _repair(marks, members, partner, rng)
+    found = partner >= 0
+    partner[found] = members[partner[found]]
+    partner[~found] = _drawn(marks, members[~found], pool, rng)
+    return partner
+
+
+def _cut(size: int, rng: np.random.Generator) -> Iterator[Ints]:
+    return iter(np.array_split(rng.permutation(size), -(-size // EXACT)) if size > EXACT else [np.arange(size)])
+
+
+def _least_cost(barred: Bools, rng: np.random.Generator) -> Ints:
+    """(m,) assignment of as many as can be; -1 for the others."""
+    size = len(barred)
+    # One barred pair costs more than all allowed ones together, so their number is the least there can be.
+    costs = np.where(barred, size + 1.0, rng.random((size, size)))
+    rows, chosen = linear_sum_assignment(costs)
+    return np.where(barred[rows, chosen], -1, chosen).astype(np.int64)
+
+
+def _repair(marks: Any, members: Ints, partner: Ints, rng: np.random.Generator) -> None:
+    """Pair, in place, examples left over in different cuts, directly or by one exchange with a pair that exists."""
+    spare = list(rng.permutation(np.setdiff1d(np.arange(members.size), partner)))
+    failures = 0
+    for i in rng.permutation(np.flatnonzero(partner < 0)):
+        if failures >= FAILED_REPAIRS:
+            return
+        j = spare[0]
+        barred = _barred(marks, members[[i, j]], members)
+        paired = np.flatnonzero(partner >= 0)
+        able = paired[~barred[0, partner[paired]] & ~barred[1, paired]]
+        if not barred[0, j]:
+            partner[i] = spare.pop(0)
+        elif able.size:
+            other = rng.choice(able)
+            partner[i], partner[other] = partner[other], spare.pop(0)
+        else:
+            failures += 1
+
+
+def _drawn(marks: Any, left: Ints, pool: Ints, rng: np.random.Generator) -> Ints:
+    """(len(left),) any allowed partner of the pool for each, with replacement."""
+    out = np.empty(left.size, dtype=np.int64)
+    for start in range(0, left.size, EXACT):
+        part = left[start : start + EXACT]
+        lots = np.where(_barred(marks, part, pool), -1.0, rng.random((part.size, pool.size)))
+        out[start : start + EXACT] = pool[lots.argmax(axis=1)]
+    return out

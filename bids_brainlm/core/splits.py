@@ -1,0 +1,206 @@
+"""Which examples are trained on, which choose the epoch, which are decoded.
+
+What is dealt out is always whole *groups* (pictures, stories, runs): a group is never in two parts. Schemes:
+
+- ``single``: one split with a share of the groups in the test set.
+- ``kfold``: every group is in the test set of exactly one fold; folds are balanced in examples. 0 folds leave out one
+  group at a time.
+- ``column`` and ``list``: the part of every example is given (from events.tsv, or from a list of groups).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from bids_brainlm.core.types import Examples, Ints, Prompt, Split
+
+PARTS = ("train", "validation", "test")
+
+
+def make_splits(
+    examples: Examples,
+    scheme: str = "single",
+    folds: int = 5,
+    test: float = 0.2,
+    validation: float = 0.1,
+    labels: Any = None,
+    seed: int = 0,
+) -> tuple[Split, ...]:
+    """Deal the groups of some examples out to training, validation and test.
+
+    Parameters
+    ----------
+    examples : Examples
+    scheme : {"single", "kfold", "column", "list"}
+    folds : int
+        Number of folds of ``kfold``; 0 for as many as there are groups.
+    test : float
+        Share of the groups in the test set of a ``single`` split, at least one group unless 0.
+    validation : float
+        Share of the remaining groups kept apart, at least one unless 0; none where only two groups or fewer remain. Not used
+        where the parts are given.
+    labels : (n,) of str, optional
+        For ``column`` and ``list``: ``train``, ``validation`` or ``test`` for every example.
+    seed : int
+
+    Returns
+    -------
+    tuple of Split
+        One, or one a fold.
+
+    Raises
+    ------
+    ValueError
+        When there are too few groups, or labels are missing or unknown.
+    LeakageError
+        When given labels put a group or a recording row in two parts.
+    """
+    if scheme in ("column", "list"):
+        return (_labelled(examples, labels),)
+    groups, member = np.unique(examples.group, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    if scheme == "single":
+        tests = [_drawn(np.arange(groups.size), test, rng)]
+    elif scheme == "kfold":
+        tests = _folds(np.bincount(member, minlength=groups.size), folds, rng)
+    else:
+        raise ValueError(f"no split scheme {scheme!r}; known: single, kfold, column, list")
+    return tuple(_split(examples, member, held_out, validation, (seed, fold)) for fold, held_out in enumerate(tests))
+
+
+def average(split: Split, parts: Iterable[str]) -> Split:
+    """Replace the repeats of a stimulus within a part by one example, the mean of their rows.
+
+    Repeats are examples of one part with the same stimulus and the same prompt; examples of different parts are never
+    averaged, so nothing leaks. Examples that belong to no part are left out.
+
+    Parameters
+    ----------
+    split : Split
+    parts : iterable of str
+        Those of train, validation and test in which repeats are averaged; the others stay as they are.
+
+    Returns
+    -------
+    Split
+        Of new examples. An average is called after its stimulus (``<stimulus>_mean``), keeps every reference of its repeats
+        once, and belongs to all of their groups (joined by ``+`` if there are several).
+
+    Raises
+    ------
+    ValueError
+        For a part that does not exist.
+    """
+    parts = set(parts)
+    if not parts <= set(PARTS):
+        raise ValueError(f"no part(s) {', '.join(sorted(parts - set(PARTS)))} of a split; known: {', '.join(PARTS)}")
+    merged: list[list[int]] = []
+    places: dict[str, Ints] = {}
+    for part in PARTS:
+        index = getattr(split, part)
+        repeats = _repeats(split.examples, index) if part in parts else [[int(i)] for i in index]
+        places[part] = np.arange(len(merged), len(merged) + len(repeats))
+        merged += repeats
+    return Split(_averaged(split.examples, merged), fold=split.fold, **places)
+
+
+def _labelled(examples: Examples, labels: Any) -> Split:
+    if labels is None:
+        raise ValueError("a split by column or list needs the part of every example")
+    labels = np.asarray(labels, dtype=np.str_)
+    if labels.shape != (len(examples),):
+        raise ValueError(f"{labels.size} labels for {len(examples)} examples")
+    unknown = ~np.isin(labels, PARTS)
+    if unknown.any():
+        first = int(np.argmax(unknown))
+        raise ValueError(f"example {examples.id[first]!s} is in part {labels[first]!s}; expected {', '.join(PARTS)}")
+    train, validation, test = (np.flatnonzero(labels == part) for part in PARTS)
+    return Split(examples, train, validation, test)
+
+
+def _drawn(groups: Ints, share: float, rng: np.random.Generator) -> Ints:
+    """At least one of the groups, and never all."""
+    if share == 0:
+        return groups[:0]
+    if groups.size < 2:
+        raise ValueError(f"{groups.size} group(s) cannot be divided; give at least two, or another grouping")
+    number = min(max(1, round(share * groups.size)), groups.size - 1)
+    return np.sort(rng.permutation(groups)[:number])
+
+
+def _folds(sizes: Ints, folds: int, rng: np.random.Generator) -> list[Ints]:
+    """Groups of each fold: the largest first, in random order among equals, each into the fold with the fewest examples."""
+    folds = folds or sizes.size
+    if not 2 <= folds <= sizes.size:
+        raise ValueError(f"{folds} fold(s) of {sizes.size} group(s); expected from 2 to the number of groups")
+    order = rng.permutation(sizes.size)
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    load = np.zeros((folds, 2), dtype=np.int64)
+    dealt: list[list[int]] = [[] for _ in range(folds)]
+    for group in order:
+        # Equal numbers of examples are told apart by the number of groups, so that no fold stays empty.
+        fold = int(np.lexsort((load[:, 1], load[:, 0]))[0])
+        load[fold] += (sizes[group], 1)
+        dealt[fold].append(int(group))
+    return [np.sort(np.array(groups, dtype=np.int64)) for groups in dealt]
+
+
+def _split(examples: Examples, member: Ints, test: Ints, validation: float, seed: tuple[int, int]) -> Split:
+    rest = np.setdiff1d(np.unique(member), test)
+    kept = _drawn(rest, validation, np.random.default_rng(seed)) if rest.size > 2 else rest[:0]
+    parts = (np.flatnonzero(np.isin(member, groups)) for groups in (np.setdiff1d(rest, kept), kept, test))
+    train, validating, testing = parts
+    return Split(examples, train, validating, testing, fold=seed[1])
+
+
+def _repeats(examples: Examples, index: Ints) -> list[list[int]]:
+    found: dict[tuple[str, Prompt], list[int]] = {}
+    for i in index:
+        found.setdefault((str(examples.stimulus[i]), examples.prompts[i]), []).append(int(i))
+    return list(found.values())
+
+
+def _averaged(examples: Examples, merged: list[list[int]]) -> Examples:
+    """One example for each list of indices."""
+    width = max((len(_packed(examples, indices)[0]) for indices in merged), default=1)
+    rows = np.full((len(merged), examples.rows.shape[1], width), -1, dtype=np.int64)
+    for i, indices in enumerate(merged):
+        packed = _packed(examples, indices)
+        rows[i, :, : packed.shape[1]] = packed
+    first = [indices[0] for indices in merged]
+    return Examples(
+        examples.recording,
+        rows,
+        tuple(examples.prompts[i] for i in first),
+        tuple(tuple(dict.fromkeys(text for i in indices for text in examples.references[i])) for indices in merged),
+        np.array(["+".join(np.unique(examples.group[indices])) for indices in merged], dtype=np.str_),
+        examples.stimulus[first],
+        _names(examples, merged),
+    )
+
+
+def _packed(examples: Examples, indices: list[int]) -> Ints:
+    """(T, m) rows of several examples side by side, the padding moved to the end and dropped where all of it is."""
+    rows = np.concatenate(list(examples.rows[indices]), axis=1)
+    rows = np.take_along_axis(rows, np.argsort(rows < 0, axis=1, kind="stable"), axis=1)
+    return rows[:, (rows >= 0).any(axis=0)]
+
+
+def _names(examples: Examples, merged: list[list[int]]) -> Any:
+    """Unique ids: its own for a single example, else stimulus and ``_mean``, numbered where several averages share one."""
+    taken = {str(examples.id[indices[0]]) for indices in merged if len(indices) == 1}
+    names = []
+    for indices in merged:
+        name = str(examples.id[indices[0]])
+        if len(indices) > 1:
+            name = base = f"{examples.stimulus[indices[0]]}_mean"
+            number = 1
+            while name in taken:
+                number += 1
+                name = f"{base}{number}"
+            taken.add(name)
+        names.append(name)
+    return np.array(names, dtype=np.str_)
