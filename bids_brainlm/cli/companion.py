@@ -49,7 +49,6 @@ def simulate(out: Path, **options: Any) -> None:
 @click.argument("texts", type=click.Path(path_type=Path, exists=True, dir_okay=False), nargs=-1, required=True)
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--steps", type=click.IntRange(min=1), default=500, help="Training steps.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, help="Passages a step.")
 @click.option("--width", type=click.IntRange(min=4), default=128, help="Embedding width.")
 @click.option("--layers", type=click.IntRange(min=1), default=4, help="Layers.")
 @click.option("--vocabulary", type=click.IntRange(min=260), default=1200, help="Largest number of tokens.")
