@@ -1,0 +1,182 @@
+r"""Tables and JSON, read as strictly as BIDS writes them, and written so that nobody ever sees half a file.
+
+A BIDS *table* is UTF-8 text, one row a line, fields parted by tabs, the first line naming the columns, ``n/a`` for a
+missing value. Real tables also come with a byte order mark, Windows line ends, or the quotation marks that spreadsheets add.
+Writing is *atomic*: into a hidden file beside the target, flushed to the disk, then renamed.
+
+>>> parse_tsv("onset\ttext\r\n1\tn/a\r\n2\t\"say \"\"hi\"\"\"\r\n", "events.tsv")
+{'onset': ['1', '2'], 'text': [None, 'say "hi"']}
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bids_brainlm.errors import InputError, MissingInputError
+
+Columns = dict[str, list[str | None]]
+
+
+def read_tsv(path: Path) -> pd.DataFrame:
+    """A BIDS table with every value as text, ``None`` where it is missing.
+
+    Raises
+    ------
+    MissingInputError
+        When there is no such file (or a link to content that was not fetched).
+    InputError
+        When it is not UTF-8, a line has too few or too many fields, or a column name repeats.
+    """
+    return pd.DataFrame(parse_tsv(read_text(path), path), dtype=object)
+
+
+def read_header(path: Path) -> list[str]:
+    """Column names of a table, without reading the rest of it."""
+    if not path.is_file():
+        read_text(path)
+    with path.open("rb") as handle:
+        first = handle.readline()
+    try:
+        return list(parse_tsv(first.decode("utf-8-sig"), path))
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 text (byte {error.start})", path, remedy="save it as UTF-8") from error
+
+
+def parse_tsv(text: str, path: str | os.PathLike[str]) -> Columns:
+    """Text of a table -> columns; ``path`` is for the messages."""
+    lines = [line for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n") if line.strip("\t ")]
+    if not lines:
+        raise InputError("the table is empty", path, expected="a first line with column names")
+    rows = [line.split("\t") for line in lines]
+    if any(len(row) != len(rows[0]) for row in rows):
+        quoted = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t"))
+        rows = [row for row in quoted if row] if '"' in text else rows
+    header = [_unquote(name).strip() for name in rows[0]]
+    if len(set(header)) != len(header):
+        raise InputError(f"column names repeat ({', '.join(header)})", path)
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(header):
+            raise InputError(f"line {number} has {len(row)} fields", path, expected=f"{len(header)}, parted by tabs")
+    return {name: [_value(row[i]) for row in rows[1:]] for i, name in enumerate(header)}
+
+
+def _value(field: str) -> str | None:
+    value = _unquote(field).strip()
+    return None if value in ("", "n/a") else value
+
+
+def _unquote(field: str) -> str:
+    inner = field[1:-1]
+    if len(field) > 1 and field[0] == field[-1] == '"' and '"' not in inner.replace('""', ""):
+        return inner.replace('""', '"')
+    return field
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises
+    ------
+    InputError
+        When it is not valid JSON, or not an object.
+    """
+    try:
+        tree = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise InputError(f"not valid JSON ({error})", path, remedy="correct or remove the file") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"the JSON holds a {type(tree).__name__}", path, expected="an object with named fields")
+    return tree
+
+
+def read_text(path: Path) -> str:
+    """Text of a UTF-8 file, without a byte order mark."""
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        remedy = "fetch its content (git annex / datalad get)" if Path(path).is_symlink() else "check the path"
+        raise MissingInputError("no such file", path, remedy=remedy) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 text (byte {error.start})", path, remedy="save it as UTF-8") from error
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", path) from error
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a path to write to, in the same folder and with the same extension, that becomes ``path`` if all goes well.
+
+    The folder is made. On an exception the temporary file is removed and what stood at ``path`` stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stem, dot, extension = path.name.lstrip(".").partition(".")
+    temporary = path.with_name(f".{stem[:80]}-{uuid.uuid4().hex}{dot}{extension}")
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as handle:
+        os.fsync(handle.fileno())
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write UTF-8 text atomically; a file that already holds it is not touched."""
+    data = text.encode("utf-8")
+    if not (path.is_file() and path.read_bytes() == data):
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(data)
+    return path
+
+
+def write_json(path: Path, tree: Mapping[str, Any]) -> Path:
+    """Write a JSON object atomically; arrays become lists and paths text.
+
+    Raises
+    ------
+    ValueError
+        For a number that JSON has no word for (NaN, infinity).
+    """
+    return write_text(path, json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False, default=_plain) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def write_tsv(path: Path, table: pd.DataFrame | Mapping[str, Sequence[Any]]) -> Path:
+    r"""Write a BIDS table atomically: ``n/a`` for missing values, tabs and line ends escaped as ``\t``, ``\n``, ``\r``."""
+    columns = {str(name): list(table[name]) for name in table}
+    if len({len(column) for column in columns.values()}) > 1:
+        raise ValueError(f"columns of different lengths: { {name: len(column) for name, column in columns.items()} }")
+    lines = ["\t".join(map(_field, columns))]
+    lines += ["\t".join(map(_field, row)) for row in zip(*columns.values(), strict=True)]
+    return write_text(path, "\n".join(lines) + "\n")
+
+
+def _field(value: Any) -> str:
+    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float | np.floating) and np.isnan(value)):
+        return "n/a"
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    return str(value).replace("\t", r"\t").replace("\n", r"\n").replace("\r", r"\r") or "n/a"

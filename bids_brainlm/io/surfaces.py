@@ -1,0 +1,245 @@
+"""BOLD series of a run as one matrix, whether it came as two surfaces or as a volume.
+
+Columns are vertices, left hemisphere first, or the voxels of a mask in C order. The *density* of an fsaverage surface is
+known by its number of vertices alone: fMRIPrep has written 164k surfaces under the name of 41k (nipreps/fmriprep #1843).
+The vertices of a coarse fsaverage are the first ones of every finer one, so a lower density is had by *truncation*
+of each hemisphere. Time point k of the series lies at ``start_time + k * tr``: with slice timing correction that is the
+middle of the acquisition, not its start.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_brainlm.core.types import DENSITIES, Floats, Ints
+from bids_brainlm.errors import InputError
+from bids_brainlm.io.images import gifti_rows, load_nifti, reading
+from bids_brainlm.io.runfiles import RunFiles
+
+LOGGER = logging.getLogger(__name__)
+
+PER_HEMISPHERE = {density: n for n, density in DENSITIES.items()}
+"""``den-`` value -> vertices of one fsaverage hemisphere."""
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Where the columns of a matrix lie in a volume.
+
+    Parameters
+    ----------
+    affine : (4, 4) float64
+        Voxel index -> mm.
+    shape : tuple of 3 int
+    index : (V,) int64
+        Flat (C order) index of each voxel, increasing.
+    """
+
+    affine: NDArray[np.float64]
+    shape: tuple[int, int, int]
+    index: Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """What the columns of a matrix are.
+
+    Parameters
+    ----------
+    space : str
+    density : str
+        ``den-`` value of a surface (``10k``); empty for a volume or an unknown mesh.
+    n_left : int
+        Vertices of the left hemisphere; V for a volume.
+    n_vertices : int
+        V.
+    volume : Volume or None
+    resolution : str
+        ``res-`` label of a volume, or empty.
+    """
+
+    space: str
+    density: str
+    n_left: int
+    n_vertices: int
+    volume: Volume | None = None
+    resolution: str = ""
+
+    @property
+    def entities(self) -> dict[str, str]:
+        """How file names say it."""
+        return {"space": self.space, "den": self.density, "res": self.resolution}
+
+
+@dataclass(frozen=True, eq=False)
+class Bold:
+    """BOLD series of one run.
+
+    Parameters
+    ----------
+    data : (T, V) float32
+        As preprocessed, no scaling.
+    geometry : Geometry
+    tr : float
+        s from one volume to the next.
+    start_time : float
+        s of volume 0 after the onset 0 of the events.
+    """
+
+    data: Floats
+    geometry: Geometry
+    tr: float
+    start_time: float
+
+    @property
+    def n_left(self) -> int:
+        return self.geometry.n_left
+
+    @property
+    def space(self) -> str:
+        return self.geometry.space
+
+    @property
+    def density(self) -> str:
+        return self.geometry.density
+
+    @property
+    def volume(self) -> Volume | None:
+        return self.geometry.volume
+
+
+def load_bold(run: RunFiles, density: str = "", mask: Volume | None = None) -> Bold:
+    """Read the BOLD series of a run.
+
+    Parameters
+    ----------
+    run : RunFiles
+    density : str
+        fsaverage density to bring surfaces to (``3k``, ``10k``, ``41k``, ``164k``); empty keeps that of the files.
+    mask : Volume, optional
+        Voxels to read instead of those of the run's own mask; see `common_mask`.
+
+    Raises
+    ------
+    MissingInputError
+        When a file is not there.
+    InputError
+        When one is damaged, hemispheres differ, the density is unknown or too low, mask and series do not fit,
+        or the times in the sidecar make no sense.
+    """
+    data, geometry = _surfaces(run, density) if len(run.bold) == 2 else _volume(run, mask)
+    tr, start_time = timing(run.sidecar, run.bold[0])
+    return Bold(data, geometry, tr, start_time)
+
+
+def timing(sidecar: Mapping[str, Any], path: Path) -> tuple[float, float]:
+    """TR and time of volume 0, both in s.
+
+    ``StartTime`` is used when it is given. fMRIPrep before 20.2.4 corrected slice timing to the middle of the TR without
+    writing it, so TR / 2 is taken where the series was corrected and there is none.
+    """
+    tr, start = sidecar.get("RepetitionTime"), sidecar.get("StartTime")
+    for name, value, low in (("RepetitionTime", tr, 0.0), ("StartTime", start, -math.inf)):
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > low
+        if not number and not (name == "StartTime" and value is None):
+            raise InputError(f"{name} is {value!r}", path, expected="a number of seconds", remedy="correct the JSON sidecar")
+    seconds = float(sidecar["RepetitionTime"])
+    if start is not None:
+        return seconds, float(start)
+    if sidecar.get("SliceTimingCorrected") is True:
+        LOGGER.warning("%s was slice-time corrected, but no StartTime is given; TR / 2 is taken", path.name)
+        return seconds, seconds / 2
+    return seconds, 0.0
+
+
+def common_mask(runs: Sequence[RunFiles]) -> Volume:
+    """Voxels inside the mask of every run, for runs whose masks differ (fMRIPrep makes one a run).
+
+    Raises
+    ------
+    InputError
+        When the grids of two runs differ, or no voxel is common.
+    """
+    first = _load_mask(runs[0])
+    index = first.index
+    for run in runs[1:]:
+        other = _load_mask(run)
+        _same_grid(first, other.shape, other.affine, _mask_path(run))
+        index = np.intersect1d(index, other.index)
+    if not index.size:
+        raise InputError("no voxel is in the mask of every run", _mask_path(runs[0]))
+    return Volume(first.affine, first.shape, index)
+
+
+def density_of(n_vertices: int) -> str:
+    """``den-`` value of an fsaverage hemisphere with so many vertices, or empty."""
+    return DENSITIES.get(n_vertices, "")
+
+
+def _surfaces(run: RunFiles, density: str) -> tuple[Floats, Geometry]:
+    left, right = run.bold
+    sides = [gifti_rows(path, PER_HEMISPHERE.get(density, 0))[0] for path in (left, right)]
+    if sides[0].shape[0] != sides[1].shape[0]:
+        raise InputError(f"{sides[1].shape[0]} time points", right, expected=f"{sides[0].shape[0]}, as in {left.name}")
+    if run.space == "fsaverage" and sides[0].shape[1] != sides[1].shape[1]:
+        raise InputError(f"{sides[1].shape[1]} vertices", right, expected=f"{sides[0].shape[1]}, as in {left.name}")
+    n_left, n_right = sides[0].shape[1], sides[1].shape[1]
+    found = density_of(n_left) if n_left == n_right else ""
+    if run.space == "fsaverage" and not found:
+        raise InputError(f"{n_left} vertices", left, expected=f"one of {', '.join(map(str, DENSITIES))} for fsaverage")
+    if density and found != density:
+        what = f"the surfaces have {n_left} vertices a hemisphere ({found or 'no fsaverage density'})"
+        raise InputError(
+            what, left, expected=f"at least {PER_HEMISPHERE[density]} for density {density}", remedy=f"--density {found or '10k'}"
+        )
+    return np.concatenate(sides, axis=1), Geometry(run.space, found, n_left, n_left + n_right)
+
+
+def _volume(run: RunFiles, mask: Volume | None) -> tuple[Floats, Geometry]:
+    path = run.bold[0]
+    mask = mask or _load_mask(run)
+    image = load_nifti(path)
+    if len(image.shape) != 4:
+        raise InputError(f"an image of shape {image.shape}", path, expected="4 dimensions, the last one time")
+    _same_grid(mask, image.shape[:3], image.affine, path)
+    with reading(path, "a NIfTI file"):
+        voxels = image.get_fdata(dtype=np.float32, caching="unchanged")
+    data = np.ascontiguousarray(voxels.reshape(-1, image.shape[3])[mask.index].T)
+    return data, Geometry(run.space, "", mask.index.size, mask.index.size, mask, run.resolution)
+
+
+def _mask_path(run: RunFiles) -> Path:
+    if run.mask is None:
+        raise InputError("no brain mask goes with this volume", run.bold[0], expected="..._desc-brain_mask.nii.gz")
+    return run.mask
+
+
+def _load_mask(run: RunFiles) -> Volume:
+    return load_mask(_mask_path(run))
+
+
+def load_mask(path: Path) -> Volume:
+    """Voxels of a mask image that are not 0."""
+    image = load_nifti(path)
+    if len(image.shape) != 3:
+        raise InputError(f"a mask of shape {image.shape}", path, expected="3 dimensions")
+    with reading(path, "a NIfTI file"):
+        index = np.flatnonzero(np.asarray(image.dataobj).ravel())
+    if not index.size:
+        raise InputError("the mask is empty", path)
+    return Volume(np.asarray(image.affine, dtype=np.float64), tuple(image.shape), index.astype(np.int64))
+
+
+def _same_grid(mask: Volume, shape: Sequence[int], affine: NDArray[np.float64], path: Path) -> None:
+    if tuple(shape) != mask.shape:
+        raise InputError(f"voxels {tuple(shape)}", path, expected=f"the mask's {mask.shape}")
+    if not np.allclose(affine, mask.affine, atol=1e-3):
+        raise InputError("the affine differs from the mask's", path, expected="one grid", remedy="use files of one fMRIPrep run")
