@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bids_brainlm.core.types import Bools, Floats
 
-EDGE = 0.05
+EDGE = 0.1
 """Smallest weight of a map; below it a vertex does not respond at all."""
 
 MIN_THICKNESS = 1.3
@@ -81,7 +81,7 @@ def volume(shape: tuple[int, int, int] = (30, 36, 28), voxel: float = 5.0) -> Sh
     coordinates = (index @ affine[:3, :3].T + affine[:3, 3])[mask.ravel()].astype(np.float32)
     n = len(coordinates)
     return Sheet(
-        coordinates, (coordinates[:, 0] > 0).astype(np.int64), np.ones(n, dtype=bool), n, affine, mask, radius=18.0, width=6.0
+        coordinates, (coordinates[:, 0] > 0).astype(np.int64), np.ones(n, dtype=bool), n, affine, mask, radius=21.0, width=8.0
     )
 
 
