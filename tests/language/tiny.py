@@ -44,7 +44,7 @@ BARE = (
 
 TEMPLATES = {"chatml": SYSTEM_AND_TURNS, "thinking": THINKING, "gemma": TRIMMING, "dated": DATED, "bare": BARE}
 END_OF_TURN = {"chatml": "<|im_end|>", "thinking": "<|im_end|>", "gemma": "<end_of_turn>", "dated": "<|im_end|>", "bare": "</s>"}
-SPECIAL = ["<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>"]
+SPECIAL = ["<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>", "<|endoftext|>"]
 
 
 def tokenizer(chat: str | None = None, bos: bool = True, kind: str = "bytes") -> Any:
