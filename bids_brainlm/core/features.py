@@ -93,20 +93,16 @@ def _moments(data: Any, rows: Ints) -> tuple[Doubles, Doubles]:
     n_vertices = data.shape[1]
     mean, squares, seen = np.zeros(n_vertices), np.zeros(n_vertices), 0
     finite = np.ones(n_vertices, dtype=np.bool_)
-    low, high = np.full(n_vertices, np.inf), np.full(n_vertices, -np.inf)
     for part in _blocks(rows.size, n_vertices):
         block = np.asarray(data[rows[part]], dtype=np.float64)
         finite &= np.isfinite(block).all(axis=0)
         block[:, ~finite] = 0.0
-        np.minimum(low, block.min(axis=0), out=low)
-        np.maximum(high, block.max(axis=0), out=high)
         own, total = block.mean(axis=0), seen + len(block)
         squares += ((block - own) ** 2).sum(axis=0) + (own - mean) ** 2 * (seen * len(block) / total)
         mean += (own - mean) * (len(block) / total)
         seen = total
-    # Rounding would leave a constant vertex with a tiny spread, hence the extremes.
-    kept = finite & (high > low)
-    return np.where(finite, mean, 0.0), np.where(kept, np.sqrt(squares / seen), 0.0)
+    # A constant vertex comes out as exactly 0: equal float32 values are summed without rounding in float64.
+    return np.where(finite, mean, 0.0), np.where(finite, np.sqrt(squares / seen), 0.0)
 
 
 def _components(data: Any, rows: Ints, mean: Doubles, scale: Doubles, n_components: int) -> Floats:

@@ -62,15 +62,13 @@ def split_half(data: Any, stimulus: Any, seed: int = 0, n_splits: int = 20) -> D
 
 
 def _halves(code: NDArray[np.int64], rng: np.random.Generator) -> tuple[Any, Any]:
-    """Two sparse (S, R) matrices that average a random half of the rows of each stimulus; odd numbers are split at random."""
+    """Two sparse (S, R) matrices that average a random half of the rows of each stimulus, the first the larger."""
     shuffled = rng.permutation(code.size)
     order = shuffled[np.argsort(code[shuffled], kind="stable")]
     counts = np.bincount(code)
     place = np.empty(code.size, dtype=np.int64)
     place[order] = np.arange(code.size) - np.repeat(np.cumsum(counts) - counts, counts)
-    flipped = rng.integers(2, size=counts.size)
-    half = (place + flipped[code]) % 2
-    return _averaging(code, half == 0), _averaging(code, half == 1)
+    return _averaging(code, place % 2 == 0), _averaging(code, place % 2 == 1)
 
 
 def _averaging(code: NDArray[np.int64], chosen: NDArray[np.bool_]) -> Any:

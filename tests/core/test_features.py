@@ -80,6 +80,12 @@ def test_constant_and_broken_vertices_become_feature_zero(n_rows, monkeypatch):
     assert np.isfinite(affine.mean).all()
 
 
+def test_constant_vertices_are_found_whatever_rounding_does_to_their_mean():
+    data = np.tile(np.random.default_rng(3).lognormal(0, 3, 500).astype(np.float32), (37, 1))
+    data[5, 0] += 1
+    assert (np.flatnonzero(fit_affine(recording(data), np.arange(37)).scale) == [0]).all()
+
+
 def test_a_memory_map_gives_the_same(tmp_path):
     data = series()
     mapped = np.memmap(tmp_path / "betas.dat", dtype=np.float32, mode="w+", shape=data.shape)
