@@ -1,0 +1,25 @@
+#!/bin/sh
+# Simulate two participants, train a small language model, decode, gather. Usage: scripts/demo.sh FOLDER
+# Variables: SNR (default 1), SEED (0), NPROCS (2), DEMO_SHORT (set: less of everything), BRAINLM_BIN (folder of the commands).
+set -eu
+folder=${1:?usage: scripts/demo.sh FOLDER}
+PATH="${BRAINLM_BIN:+$BRAINLM_BIN:}$PATH"
+seed=${SEED:-0}
+if [ -n "${DEMO_SHORT:-}" ]; then
+  design="--runs 4 --trials 45 --repeats 1" training="--steps 60" settings="phases.0.epochs=2 decode.permutations=10"
+else
+  design="" training="" settings="decode.permutations=100"
+fi
+
+rm -rf "$folder"
+mkdir -p "$folder"
+# Words of the next lines are options: they are split on purpose.
+brainlm simulate "$folder/bids" --participants 2 --snr "${SNR:-1}" --seed "$seed" $design
+brainlm make-lm "$folder/bids/derivatives/simulation/corpus.tsv" "$folder/llm" --seed "$seed" $training
+decode() {
+  bids_brainlm "$folder/bids" "$folder/out" "$1" -w "$folder/work" --llm "$folder/llm" --offline \
+    --atlas kmeans100 --nprocs "${NPROCS:-2}" --random-seed "$seed" --set $settings
+}
+decode participant
+decode group
+echo "report: $PWD/$folder/out/group.html"
