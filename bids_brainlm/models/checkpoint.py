@@ -1,0 +1,44 @@
+"""Tensors and what they belong to, in one safetensors file that appears whole or not at all.
+
+A *checkpoint* is a dictionary of tensors plus a JSON-able description, which stands in the header of the file. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bids_brainlm.errors import InputError
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write a checkpoint; a file of that name is replaced only once the new one is complete on disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, metadata={"about": json.dumps(about)})
+    with partial.open("rb") as stream:
+        os.fsync(stream.fileno())
+    partial.replace(path)
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a checkpoint.
+
+    Raises
+    ------
+    InputError
+        When the file is no safetensors file, or not one of ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as stream:
+            about = json.loads((stream.metadata() or {})["about"])
+            return {name: stream.get_tensor(name) for name in stream.keys()}, about  # noqa: SIM118 (no mapping)
+    except (SafetensorError, KeyError, OSError, json.JSONDecodeError) as error:
+        raise InputError(f"not a readable checkpoint ({error})", path, remedy="delete it; training then starts anew") from error

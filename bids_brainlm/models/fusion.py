@@ -1,0 +1,281 @@
+"""The one model: brain tokens spliced into the prompt of a causal language model.
+
+    vertices --features--> brain --tokenizer--> K vectors --splice--> prompt embeddings --language model--> logits
+
+A `Batch` holds B rendered prompts, padded on the right for training and scoring, on the left for generating; where padding
+stands changes nothing, because padded positions are masked and positions are counted from the first real token.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bids_brainlm.core.types import Affine
+from bids_brainlm.language.render import Rendered
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Rendered prompts as tensors.
+
+    Parameters
+    ----------
+    ids : (B, L) int64 Tensor
+    mask : (B, L) int64 Tensor
+        1 for real tokens, 0 for padding.
+    slot, train : (B, L) bool Tensor
+        Where brain tokens go, and which tokens are to be predicted.
+    vertices : (B, T, V) float32 Tensor or None
+        None for a prompt without brain tokens.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    slot: Tensor
+    train: Tensor
+    vertices: Tensor | None
+
+    def to(self, device: torch.device) -> Batch:
+        vertices = None if self.vertices is None else self.vertices.to(device)
+        return Batch(self.ids.to(device), self.mask.to(device), self.slot.to(device), self.train.to(device), vertices)
+
+
+def collate(rendered: Sequence[Rendered], vertices: np.ndarray[Any, Any] | None, pad_left: bool = False) -> Batch:
+    """Pad rendered prompts to one length."""
+    length = max(len(item.ids) for item in rendered)
+    out = {name: np.zeros((len(rendered), length), np.int64) for name in ("ids", "mask", "slot", "train")}
+    for i, item in enumerate(rendered):
+        place = slice(length - len(item.ids), None) if pad_left else slice(0, len(item.ids))
+        for name, values in (("ids", item.ids), ("mask", 1), ("slot", item.slot), ("train", item.train)):
+            out[name][i, place] = values
+    tensors = {name: torch.from_numpy(array) for name, array in out.items()}
+    brain = None if vertices is None else torch.from_numpy(np.ascontiguousarray(vertices, dtype=np.float32))
+    return Batch(tensors["ids"], tensors["mask"], tensors["slot"].bool(), tensors["train"].bool(), brain)
+
+
+def splice(embeddings: Tensor, slot: Tensor, brain: Tensor) -> Tensor:
+    """Put brain tokens where the slots are.
+
+    Parameters
+    ----------
+    embeddings : (B, L, D) Tensor
+    slot : (B, L) bool Tensor
+    brain : (B, K, D) Tensor
+
+    Returns
+    -------
+    (B, L, D) Tensor
+
+    Raises
+    ------
+    ValueError
+        When a prompt does not have exactly K slots.
+    """
+    counts = slot.sum(1)
+    if not bool((counts == brain.shape[1]).all()):
+        raise ValueError(f"{brain.shape[1]} brain tokens for prompts with {sorted(set(counts.tolist()))} slots")
+    return embeddings.masked_scatter(slot.unsqueeze(-1), brain.to(embeddings.dtype))
+
+
+class Features(nn.Module):
+    """`core.types.Affine` as a module, with corruption of the z-scored vertices in training.
+
+    Parameters
+    ----------
+    affine : Affine
+    dropout : float
+        Probability that a vertex is set to its training mean; the others are scaled up.
+    noise : float
+        Standard deviation of added Gaussian noise, in standard deviations of the vertex.
+    """
+
+    mean: Tensor
+    gain: Tensor
+    components: Tensor | None
+
+    def __init__(self, affine: Affine, dropout: float = 0.0, noise: float = 0.0) -> None:
+        super().__init__()
+        gain = np.divide(1.0, affine.scale, out=np.zeros_like(affine.scale), where=affine.scale > 0)
+        self.register_buffer("mean", torch.from_numpy(np.array(affine.mean)))
+        self.register_buffer("gain", torch.from_numpy(gain))
+        self.register_buffer("components", None if affine.components is None else torch.from_numpy(np.array(affine.components)))
+        self.dropout, self.noise = nn.Dropout(dropout), noise
+
+    def forward(self, vertices: Tensor) -> Tensor:
+        scaled = torch.nan_to_num((vertices - self.mean) * self.gain, nan=0.0, posinf=0.0, neginf=0.0)
+        if self.training and self.noise:
+            scaled = scaled + self.noise * torch.randn_like(scaled) * (self.gain > 0)
+        scaled = self.dropout(scaled)
+        return scaled if self.components is None else scaled @ self.components
+
+
+class BrainLM(nn.Module):
+    """Features, tokenizer and language model.
+
+    Parameters
+    ----------
+    llm : PreTrainedModel
+        Any causal language model of Hugging Face.
+    features : Features or None
+    tokenizer : nn.Module or None
+        (B, T, F) -> (B, K, D). Both are None for a language model alone.
+    """
+
+    def __init__(self, llm: Any, features: Features | None = None, tokenizer: nn.Module | None = None) -> None:
+        super().__init__()
+        self.llm, self.features, self.tokenizer = llm, features, tokenizer
+
+    @property
+    def n_tokens(self) -> int:
+        return 0 if self.tokenizer is None else int(self.tokenizer.n_tokens)  # type: ignore[arg-type]
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.llm.get_input_embeddings().weight.device
+        return device
+
+    def brain_tokens(self, vertices: Tensor) -> Tensor:
+        """(B, T, V) -> (B, K, D)."""
+        if self.features is None or self.tokenizer is None:
+            raise ValueError("this model has no brain tokenizer")
+        tokens: Tensor = self.tokenizer(self.features(vertices))
+        return tokens
+
+    def embed(self, batch: Batch) -> Tensor:
+        """(B, L, D) input embeddings, brain tokens in their slots."""
+        embeddings: Tensor = self.llm.get_input_embeddings()(batch.ids)
+        if batch.vertices is None:
+            if bool(batch.slot.any()):
+                raise ValueError("prompts have brain slots, but there are no responses")
+            return embeddings
+        return splice(embeddings, batch.slot, self.brain_tokens(batch.vertices))
+
+    def precision(self) -> Any:
+        """Context in which everything runs: autocast when the language model is in bf16, since what is trained stays in fp32."""
+        half = any(p.dtype == torch.bfloat16 for p in self.llm.parameters())
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits where a token is to be predicted, and only there.
+
+        Returns
+        -------
+        logits : (N, vocabulary) Tensor
+        targets : (N,) Tensor
+        row : (N,) Tensor
+            Prompt of the batch that each belongs to.
+        """
+        with self.precision():
+            return _predict(self.llm, self.embed(batch), batch)
+
+    @torch.no_grad()
+    def nll(self, batch: Batch) -> Tensor:
+        """(B,) negative log-likelihood of the trained tokens of each prompt, in nats."""
+        logits, targets, row = self(batch)
+        return _sum_nll(logits, targets, row, len(batch.ids))
+
+    @torch.no_grad()
+    def nll_of_texts(self, vertices: Tensor, texts: Sequence[Sequence[Rendered]]) -> Tensor:
+        """Score several texts on each brain; what comes before the texts is computed once.
+
+        Parameters
+        ----------
+        vertices : (B, T, V) Tensor
+        texts : C sequences of B Rendered
+            ``texts[c][b]`` is scored with brain b. Up to the last brain slot all must be the same prompt.
+
+        Returns
+        -------
+        (C, B) Tensor
+            Equal to `nll` of each, to rounding.
+
+        Raises
+        ------
+        ValueError
+            When prompts differ before the last slot.
+        """
+        n_prefix = int(np.flatnonzero(texts[0][0].slot)[-1])
+        head = texts[0][0].ids[: n_prefix + 1]
+        if any(not np.array_equal(item.ids[: n_prefix + 1], head) for row in texts for item in row):
+            raise ValueError("prompts differ before their last brain slot")
+        # The last brain token goes with the text, so that the first token of the text has its predictor.
+        prefix = collate([_cut(texts[0][0], 0, n_prefix + 1)] * len(vertices), vertices.cpu().numpy()).to(self.device)
+        embeddings = self.embed(prefix)
+        cache = self.llm(inputs_embeds=embeddings[:, :-1], use_cache=True, logits_to_keep=1).past_key_values if n_prefix else None
+        out = []
+        for row in texts:
+            tail = collate([_cut(item, n_prefix, len(item.ids)) for item in row], None).to(self.device)
+            tail_embeddings = self.llm.get_input_embeddings()(tail.ids)
+            tail_embeddings[:, :1] = embeddings[:, -1:]
+            logits, targets, index = _predict(self.llm, tail_embeddings, tail, copy.deepcopy(cache), n_prefix)
+            out.append(_sum_nll(logits, targets, index, len(row)))
+        return torch.stack(out)
+
+    @torch.no_grad()
+    def generate(self, batch: Batch, *, stop: Sequence[int], max_new_tokens: int, beams: int = 1, repetition_penalty: float = 1.0) -> list[list[int]]:
+        """Continue left-padded prompts; deterministic (greedy or beam search).
+
+        Returns
+        -------
+        list of B lists of int
+            New token ids, up to and without the first stop token.
+        """
+        out = self.llm.generate(
+            inputs_embeds=self.embed(batch),
+            attention_mask=batch.mask,
+            max_new_tokens=max_new_tokens,
+            num_beams=beams,
+            do_sample=False,
+            # Sampling settings of the model's own file do not apply to a search and would only draw warnings.
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            repetition_penalty=repetition_penalty,
+            eos_token_id=list(stop),
+            pad_token_id=stop[0],
+        )
+        return [_until(row, stop) for row in out.tolist()]
+
+
+def _predict(llm: Any, embeddings: Tensor, batch: Batch, cache: Any = None, n_cached: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    wanted = batch.train.clone()
+    wanted[:, 0] = False
+    columns = wanted.any(0).nonzero()[:, 0]
+    mask = nn.functional.pad(batch.mask, (n_cached, 0), value=1)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, n_cached:]
+    logits = llm(
+        inputs_embeds=embeddings,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=cache is not None,
+        logits_to_keep=columns - 1,
+    ).logits
+    chosen = wanted[:, columns]
+    row = chosen.nonzero()[:, 0]
+    return logits[chosen].float(), batch.ids[:, columns][chosen], row
+
+
+def _sum_nll(logits: Tensor, targets: Tensor, row: Tensor, n: int) -> Tensor:
+    losses = nn.functional.cross_entropy(logits, targets, reduction="none")
+    return torch.zeros(n, device=losses.device).index_add_(0, row, losses)
+
+
+def _cut(item: Rendered, start: int, stop: int) -> Rendered:
+    # A tail keeps its first position only for its embedding, which the caller overwrites.
+    slot = item.slot[start:stop].copy()
+    if start:
+        slot[0] = False
+    return Rendered(item.ids[start:stop], item.train[start:stop] & ~slot, slot)
+
+
+def _until(ids: list[int], stop: Sequence[int]) -> list[int]:
+    ends = [i for i, token in enumerate(ids) if token in stop]
+    return ids[: ends[0]] if ends else ids

@@ -1,0 +1,1 @@
+"""From files to files: estimate, parcellate, train, decode, evaluate as plain functions, and what decides whether one runs."""

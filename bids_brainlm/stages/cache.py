@@ -1,0 +1,152 @@
+"""The one rule for caching: a hash of content and of the settings that bear on the result decides whether a stage runs.
+
+- A *stage* is a function with plain arguments that writes files and returns their paths.
+- Its *key* hashes the content of its inputs (or the keys of the stages that make them) and the settings it depends on, so
+  the keys of a whole plan are known before anything runs.
+- Its *stamp*, ``logs/stages/<name>.json`` in the output dataset, is written last and holds the key and the size of every
+  output. A stage whose stamp has its key and whose outputs are all there is *fresh* and is not run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bids_brainlm import __version__
+from bids_brainlm.io.files import atomic_write
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One piece of work.
+
+    Parameters
+    ----------
+    name : str
+        Unique in the output dataset, e.g. ``sub-01_task-x_run-1_estimate``.
+    function : str
+        ``module:function``, called as ``function(context, **arguments)`` with the stage context of `plan`.
+    arguments : dict
+        Plain data.
+    key : str
+    after : tuple of str
+        Stages whose outputs it reads.
+    heavy : bool
+        Whether it uses the accelerator.
+    """
+
+    name: str
+    function: str
+    key: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+    heavy: bool = False
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Stage:
+        fields = json.loads(text)
+        return cls(**{**fields, "after": tuple(fields["after"])})
+
+
+def digest(*things: Any) -> str:
+    """Hash of plain data."""
+    text = json.dumps([__version__, *things], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class FileHashes:
+    """SHA-256 of files, remembered by (path, size, time of change) in a file of the work directory."""
+
+    def __init__(self, store: Path) -> None:
+        self.store = store
+        self.known: dict[str, str] = {}
+        if store.is_file():
+            try:
+                self.known = json.loads(store.read_text())
+            except json.JSONDecodeError:
+                # A memory that a crash cut short is only a slower start.
+                self.known = {}
+
+    def __call__(self, path: Path) -> str:
+        if path.is_dir():
+            return digest([(str(p.relative_to(path)), self(p)) for p in sorted(path.rglob("*")) if p.is_file()])
+        stat = path.stat()
+        label = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+        if label not in self.known:
+            with path.open("rb") as stream:
+                self.known[label] = hashlib.file_digest(stream, "sha256").hexdigest()
+        return self.known[label]
+
+    def many(self, paths: Iterable[Path | None]) -> list[str]:
+        return [self(path) for path in paths if path is not None]
+
+    def save(self) -> None:
+        with atomic_write(self.store) as partial:
+            partial.write_text(json.dumps(self.known))
+
+
+def stamp_path(out_dir: Path, name: str) -> Path:
+    return out_dir / "logs" / "stages" / f"{name}.json"
+
+
+def read_stamp(out_dir: Path, name: str) -> dict[str, Any]:
+    """The stamp of a stage; empty when there is none."""
+    path = stamp_path(out_dir, name)
+    if not path.is_file():
+        return {}
+    stamp: dict[str, Any] = json.loads(path.read_text())
+    return stamp
+
+
+def outputs(out_dir: Path, name: str) -> list[Path]:
+    """Files that a finished stage wrote."""
+    return [out_dir / path for path in read_stamp(out_dir, name).get("outputs", {})]
+
+
+def is_fresh(out_dir: Path, stage: Stage) -> bool:
+    """Whether the outputs of a stage are there and what it would make now."""
+    stamp = read_stamp(out_dir, stage.name)
+    if stamp.get("key") != stage.key:
+        return False
+    return all((out_dir / path).is_file() and (out_dir / path).stat().st_size == size for path, size in stamp["outputs"].items())
+
+
+def run(stage: Stage, context: Any, out_dir: Path) -> list[Path]:
+    """Run a stage and stamp it.
+
+    Parameters
+    ----------
+    stage : Stage
+    context : Any
+        First argument of the stage's function.
+    out_dir : Path
+        Output dataset.
+    """
+    module, _, name = stage.function.partition(":")
+    start = time.perf_counter()
+    stamp_path(out_dir, stage.name).unlink(missing_ok=True)
+    written: list[Path] = getattr(importlib.import_module(module), name)(context, **stage.arguments)
+    unit = 2**30 if sys.platform == "darwin" else 2**20
+    stamp: Mapping[str, Any] = {
+        "key": stage.key,
+        "outputs": {str(path.relative_to(out_dir)): path.stat().st_size for path in written},
+        "seconds": round(time.perf_counter() - start, 2),
+        "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 2),
+        "version": __version__,
+        "process": os.getpid(),
+    }
+    with atomic_write(stamp_path(out_dir, stage.name)) as partial:
+        partial.write_text(json.dumps(stamp, indent=1))
+    return written

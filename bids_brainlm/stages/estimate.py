@@ -1,0 +1,186 @@
+"""BOLD series of one run -> one response a trial, as files.
+
+A trial with a text gets a regressor of its own. Other events (fixation, button presses) are modelled too, one regressor a
+``trial_type``, so that they do not pass for noise; one that the design already explains is left out and logged.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bids_brainlm.config import Request
+from bids_brainlm.core import glm
+from bids_brainlm.core.design import nuisance, trial_design
+from bids_brainlm.errors import InputError
+from bids_brainlm.io.betas import Betas, write_betas, write_trials
+from bids_brainlm.io.confounds import load_confounds
+from bids_brainlm.io.derivatives import propagate
+from bids_brainlm.io.events import load_events
+from bids_brainlm.io.layout import default_derivatives, find_runs
+from bids_brainlm.io.runfiles import RunFiles
+from bids_brainlm.io.surfaces import common_mask, load_bold
+from bids_brainlm.io.texts import load_texts
+from bids_brainlm.registry import estimators
+
+LOGGER = logging.getLogger(__name__)
+
+TRIAL_COLUMNS = {
+    "trial_id": "Identifier of the trial, unique in the dataset; names its data array.",
+    "onset": "Onset in seconds, as in events.tsv.",
+    "duration": "Duration in seconds.",
+    "onset_model": "Onset in seconds relative to the acquisition time of the first volume (after the StartTime shift).",
+    "stimulus_id": "Stimulus, the key that its texts are joined by.",
+    "keep": "Whether the trial has a text.",
+    "session": "Session.",
+    "run": "Run.",
+}
+"""What the columns that are added to those of events.tsv mean."""
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """Design of one run, and what it was made from.
+
+    Parameters
+    ----------
+    trials : (T, n) float64
+    nuisance : (T, q) float64
+    n_dummy : int
+        Volumes left out at the start.
+    about : dict
+        Fields for the sidecar.
+    """
+
+    trials: NDArray[np.float64]
+    nuisance: NDArray[np.float64]
+    n_dummy: int
+    about: dict[str, Any]
+
+
+def runs_of(request: Request, participant: str) -> list[RunFiles]:
+    """The runs of a participant that the request asks for."""
+    derivatives = {name: path for name, path in request.derivatives.items() if name != "betas"}
+    return find_runs(request.bids_dir, derivatives or default_derivatives(request.bids_dir), participant, request.config.input)
+
+
+def stem(run: RunFiles) -> str:
+    """``sub-01_task-x_run-1``: what identifies a run in names of stages and trials."""
+    return "_".join(f"{key}-{value}" for key, value in run.entities.items())
+
+
+def trials_of(request: Request, run: RunFiles) -> pd.DataFrame:
+    """Events of a run with ``stimulus_id`` and ``keep``; one row an event."""
+    events = load_events(run.events)
+    texts = load_texts(request.bids_dir, request.config.text, events, run.events)
+    table = events.copy()
+    table["stimulus_id"] = list(texts.stimulus)
+    table["keep"] = np.asarray(texts.keep)
+    table["session"], table["run"] = run.session or "n/a", stem(run)
+    names = [f"{stem(run)}_trial-{i + 1:04d}" for i in range(len(table))]
+    table.insert(0, "trial_id", names)
+    return table
+
+
+def estimate(request: Request, *, participant: str, run: str) -> list[Path]:
+    """Stage: estimate the single-trial responses of one run.
+
+    Returns
+    -------
+    list of Path
+        Beta maps, their sidecar, and the trials table.
+
+    Raises
+    ------
+    InputError
+        When events lie outside the series, the design is singular, or no vertex can be used.
+    """
+    every = runs_of(request, participant)
+    files = next(item for item in every if stem(item) == run)
+    settings = request.config.estimate
+    bold = load_bold(files, request.config.input.density, None if len(files.bold) == 2 else common_mask(every))
+    table = trials_of(request, files)
+    design = make_design(request, files, table, len(bold.data), bold.tr, bold.start_time)
+    series = bold.data[design.n_dummy :]
+    usable = glm.usable(series)
+    if not usable.any():
+        raise InputError("no vertex varies in time", files.bold[0], expected="a BOLD series", remedy="look at fMRIPrep's report of this run")
+    try:
+        betas = estimators.get(settings.estimator)(glm.percent_signal_change(series), design.trials, design.nuisance)
+    except ValueError as error:
+        raise InputError(f"the design is singular: {error}", files.events, remedy="look for trials that coincide") from error
+    betas[:, ~usable] = np.nan
+    kept = table[table["keep"]]
+    about = {
+        **design.about,
+        "EstimationMethod": settings.estimator,
+        "HRFModel": settings.hrf,
+        "HighPassCutoff": settings.high_pass,
+        "Units": "percent signal change",
+        "NumberOfUnusableVertices": int((~usable).sum()),
+        "StartTime": bold.start_time,
+        "Sources": list(files.sources),
+        **propagate(files.sidecar),
+    }
+    responses = Betas(betas, tuple(kept["trial_id"]), bold.geometry, files.entities, settings.estimator, about)
+    paths = write_betas(request.out_dir, responses)
+    model_onset = kept["onset"] - bold.start_time
+    described = {name: TRIAL_COLUMNS[name] for name in TRIAL_COLUMNS if name in kept or name == "onset_model"}
+    return [*paths, *write_trials(request.out_dir, files.entities, kept.assign(onset_model=model_onset), described)]
+
+
+def make_design(request: Request, run: RunFiles, table: pd.DataFrame, n_volumes: int, tr: float, start: float) -> Design:
+    """Regressors of a run: its trials with texts, and everything else."""
+    settings = request.config
+    columns: NDArray[np.float64] = np.zeros((n_volumes, 0))
+    names: tuple[str, ...] = ()
+    n_dummy = max(settings.input.dummy_scans, 0)
+    if run.confounds is not None:
+        found = load_confounds(run.confounds, settings.input.confounds)
+        columns, names = found.values, found.names
+        n_dummy = found.n_dummy if settings.input.dummy_scans < 0 else n_dummy
+        if len(columns) != n_volumes:
+            remedy = "confounds and BOLD must come from the same fMRIPrep run"
+            raise InputError(f"{len(columns)} rows for {n_volumes} volumes", run.confounds, expected=f"{n_volumes} rows", remedy=remedy)
+    if n_dummy >= n_volumes:
+        raise InputError(f"{n_dummy} of {n_volumes} volumes are to be left out", run.bold[0], remedy="lower --dummy-scans")
+    times = start + tr * np.arange(n_dummy, n_volumes)
+    columns = columns[n_dummy:]
+    varying = np.ptp(columns, axis=0) > 0 if columns.size else np.zeros(0, bool)
+    names = tuple(name for name, keep in zip(names, varying, strict=True) if keep)
+    kept = table["keep"].to_numpy(bool)
+    try:
+        trials = trial_design(table["onset"][kept], table["duration"][kept], times, settings.estimate.hrf)
+        others = _other_events(table[~kept], times, settings.estimate.hrf, run)
+        base = nuisance(times, settings.estimate.high_pass, columns[:, varying])
+    except ValueError as error:
+        expected = f"events between 0 and {times[-1] + tr:g} s"
+        raise InputError(str(error), run.events, expected=expected, remedy="check onsets (seconds) and RepetitionTime") from error
+    extra = [column for column in others.T if not _explained(column, np.column_stack([base, trials]))]
+    about = {"Confounds": list(names), "NumberOfVolumesDiscarded": n_dummy, "RepetitionTimeOfSeries": tr}
+    return Design(trials, np.column_stack([base, *extra]), n_dummy, about)
+
+
+def _other_events(events: pd.DataFrame, times: NDArray[Any], hrf: str, run: RunFiles) -> NDArray[np.float64]:
+    inside = events[(events["onset"] < times[-1]) & (events["onset"] + events["duration"] >= times[0])]
+    if len(inside) < len(events):
+        LOGGER.warning("%d event(s) without text lie outside the series and are not modelled: %s", len(events) - len(inside), run.events)
+    if not len(inside):
+        return np.zeros((len(times), 0))
+    kinds = inside["trial_type"].fillna("n/a") if "trial_type" in inside else pd.Series("other", inside.index)
+    each = trial_design(inside["onset"], inside["duration"], times, hrf)
+    return np.column_stack([each[:, (kinds == kind).to_numpy()].sum(axis=1) for kind in sorted(kinds.unique())])
+
+
+def _explained(column: NDArray[Any], others: NDArray[Any]) -> bool:
+    residual = column - others @ np.linalg.lstsq(others, column, rcond=None)[0]
+    explained = bool(np.linalg.norm(residual) < 1e-6 * max(float(np.linalg.norm(column)), 1e-12))
+    if explained:
+        LOGGER.info("a regressor of events without text is explained by the rest of the design and left out")
+    return explained

@@ -1,0 +1,128 @@
+"""Trials, responses and texts of one participant -> examples and splits.
+
+An *example* is a trial and one text item (a caption with its references, or one question). What must not be shared between parts
+is its *group*.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bids_brainlm.config import Config, Request
+from bids_brainlm.core.features import center
+from bids_brainlm.core.splits import average, make_splits
+from bids_brainlm.core.types import Examples, Prompt, Recording, Split
+from bids_brainlm.errors import InputError, MissingInputError
+from bids_brainlm.io.files import read_tsv
+from bids_brainlm.io.texts import load_texts
+from bids_brainlm.stages.responses import Trials
+
+FEWEST = 4
+"""Examples below which there is nothing to split."""
+
+
+def recording_of(trials: Trials, config: Config) -> Recording:
+    """One matrix, centred per run or session (a property of the recording that uses no labels)."""
+    data = trials.data
+    if config.estimate.center != "none":
+        labels = trials.table[config.estimate.center].to_numpy(str)
+        try:
+            data = center(data, labels)
+        except ValueError as error:
+            remedy = "set estimate.center to session or none, or leave the run out"
+            raise InputError(f"responses cannot be centred: {error}", trials.path, remedy=remedy) from error
+    runs = pd.factorize(trials.table["run"].astype(str))[0]
+    return Recording(data, "percent signal change", "beta", trials.table["onset"].to_numpy(float), runs, trials.sources)
+
+
+def examples_of(request: Request, trials: Trials) -> Examples:
+    """One example a trial and text item.
+
+    Raises
+    ------
+    InputError
+        When there is no text, no such group column, or too few examples.
+    """
+    config = request.config
+    texts = load_texts(request.bids_dir, config.text, trials.table, trials.path)
+    default = config.text.prompts[0] if config.text.prompts else ""
+    groups = _groups(trials, texts.stimulus, config.split.group)
+    rows, prompts, references, ids = [], [], [], []
+    for row, items in enumerate(texts.items):
+        for k, item in enumerate(items if texts.keep[row] else ()):
+            rows.append(row)
+            prompts.append(Prompt(item.question or default, item.answer))
+            references.append(item.references)
+            ids.append(str(trials.table["trial_id"].iloc[row]) + (f"_q-{k + 1}" if len(items) > 1 else ""))
+    if len(rows) < FEWEST:
+        remedy = "check tasks, runs and the text settings"
+        raise InputError(f"{len(rows)} trial(s) with a text", trials.path, expected=f"at least {FEWEST}", remedy=remedy)
+    stimuli = np.array(texts.stimulus, dtype=str)
+    return Examples(
+        recording_of(trials, config), np.array(rows), tuple(prompts), tuple(references), groups[rows], stimuli[rows], np.array(ids)
+    )
+
+
+def splits_of(request: Request, trials: Trials, examples: Examples) -> tuple[Split, ...]:
+    """The folds, with repeats averaged where the configuration asks for it.
+
+    Raises
+    ------
+    InputError
+        When the trials cannot be divided as asked.
+    LeakageError
+        When a column or list would put one group on both sides.
+    """
+    settings = request.config.split
+    labels = _labels(request, trials, examples)
+    try:
+        folds = make_splits(
+            examples, settings.scheme, settings.folds, settings.test, settings.validation, labels, request.config.run.random_seed
+        )
+        return tuple(average(fold, settings.average) for fold in folds)
+    except ValueError as error:
+        remedy = "change split.group, split.scheme or split.folds, or add trials"
+        raise InputError(f"the trials cannot be split: {error}", trials.path, remedy=remedy) from error
+
+
+def _groups(trials: Trials, stimulus: tuple[str, ...], group: str) -> NDArray[np.str_]:
+    if group == "stimulus":
+        return np.array(stimulus, dtype=str)
+    if group not in trials.table:
+        columns = ", ".join(map(str, trials.table.columns))
+        raise InputError(f"no column {group!r} to group by", trials.path, expected=f"one of stimulus, {columns}", remedy="set --group")
+    return np.asarray(trials.table[group].astype(str), dtype=np.str_)
+
+
+def _labels(request: Request, trials: Trials, examples: Examples) -> NDArray[np.str_] | None:
+    settings = request.config.split
+    if settings.scheme == "column":
+        return _column(trials, examples, settings.source)
+    if settings.scheme == "list":
+        return _listed(request.bids_dir / settings.source, examples)
+    return None
+
+
+def _column(trials: Trials, examples: Examples, source: str) -> NDArray[np.str_]:
+    if source not in trials.table:
+        raise InputError(f"no column {source!r} with the split", trials.path, expected=f"one of {', '.join(map(str, trials.table.columns))}")
+    values: Any = trials.table[source].astype(str).to_numpy(str)
+    return np.asarray(values[examples.rows[:, 0, 0]])
+
+
+def _listed(path: Path, examples: Examples) -> NDArray[np.str_]:
+    if not path.is_file():
+        raise MissingInputError("the list of groups is not there", path, expected="a TSV with columns group and split")
+    table = read_tsv(path)
+    if not {"group", "split"} <= set(table.columns):
+        raise InputError(f"columns {', '.join(table.columns)}", path, expected="columns group and split")
+    parts = dict(zip(table["group"].astype(str), table["split"].astype(str), strict=True))
+    missing = sorted(set(examples.group) - set(parts))
+    if missing:
+        raise InputError(f"{len(missing)} group(s) are not in the list, e.g. {missing[0]!r}", path, remedy="add a row for each")
+    return np.array([parts[group] for group in examples.group], dtype=str)

@@ -1,0 +1,66 @@
+"""Graphs of stages: a workflow a participant, joined into one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from nipype.interfaces.utility import Merge
+from nipype.pipeline import engine as pe
+
+from bids_brainlm.config import Request
+from bids_brainlm.stages.cache import Stage
+from bids_brainlm.workflows.nodes import RunHeavyStage, RunStage, to_json
+
+
+def init_participant_wf(request: Request, participant: str, stages: Sequence[Stage]) -> pe.Workflow:
+    """One node a stage that has to run.
+
+    Parameters
+    ----------
+    request : Request
+    participant : str
+    stages : sequence of Stage
+        Those that are not fresh, in an order in which they can run.
+    """
+    workflow = pe.Workflow(name=f"sub_{_clean(participant)}_wf")
+    nodes: dict[str, pe.Node] = {}
+    text = to_json(request)
+    for stage in stages:
+        interface = (RunHeavyStage if stage.heavy else RunStage)(request=text, stage=stage.to_json())
+        node = pe.Node(interface, name=_clean(stage.name), n_procs=max(request.config.run.omp_nthreads, 1), mem_gb=4.0 if stage.heavy else 1.0)
+        # What decides whether a stage runs is its stamp; a node that is here must run, whatever Nipype remembers.
+        node.overwrite = True
+        workflow.add_nodes([node])
+        before = [name for name in stage.after if name in nodes]
+        if before:
+            merge = pe.Node(Merge(len(before)), name=f"after_{_clean(stage.name)}", run_without_submitting=True)
+            for i, name in enumerate(before):
+                workflow.connect(nodes[name], "name", merge, f"in{i + 1}")
+            workflow.connect(merge, "out", node, "after")
+        nodes[stage.name] = node
+    return workflow
+
+
+def init_bids_brainlm_wf(request: Request, plans: Mapping[str, Sequence[Stage]]) -> pe.Workflow:
+    """Everything that has to run, for all participants side by side."""
+    workflow = pe.Workflow(name="bids_brainlm_wf", base_dir=str(request.work_dir))
+    for participant, stages in plans.items():
+        if stages:
+            workflow.add_nodes([init_participant_wf(request, participant, stages)])
+    crashes = request.out_dir / "logs" / "crashes"
+    workflow.config["execution"] |= {
+        "crashdump_dir": str(crashes),
+        "crashfile_format": "txt",
+        "stop_on_first_crash": str(request.config.run.stop_on_first_crash).lower(),
+        "remove_unnecessary_outputs": "false",
+        "poll_sleep_duration": "0.2",
+        "check_version": "false",
+    }
+    return workflow
+
+
+def _clean(name: str) -> str:
+    return re.sub(r"\W", "_", name.replace("+", "_plus_"))
+
+

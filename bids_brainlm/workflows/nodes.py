@@ -1,0 +1,72 @@
+"""The one Nipype interface: load a stage and its request, run it, hand its outputs on."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, traits
+
+from bids_brainlm.config import Request, as_tree, build
+from bids_brainlm.errors import BrainLMError
+from bids_brainlm.io.files import atomic_write
+from bids_brainlm.stages import cache
+
+
+def to_json(request: Request) -> str:
+    """A request as text that a worker process can read."""
+    return json.dumps({**asdict(request), "config": as_tree(request.config)}, default=str)
+
+
+def from_json(text: str) -> Request:
+    fields: dict[str, Any] = json.loads(text)
+    paths = {name: Path(fields[name]) for name in ("bids_dir", "out_dir", "work_dir")}
+    derivatives = {name: Path(path) for name, path in fields["derivatives"].items()}
+    return Request(**{**fields, **paths, "derivatives": derivatives, "participants": tuple(fields["participants"]), "config": build(fields["config"])})
+
+
+class _StageInput(BaseInterfaceInputSpec):
+    request = traits.Str(mandatory=True, desc="request as JSON")
+    stage = traits.Str(mandatory=True, desc="stage as JSON")
+    after = traits.List(traits.Str, desc="names of the stages before; only their order matters")
+
+
+class _GpuStageInput(_StageInput):
+    use_gpu = traits.Bool(True, usedefault=True, desc="asks MultiProc for a GPU slot")
+
+
+class _StageOutput(TraitedSpec):
+    name = traits.Str(desc="name of the stage that ran")
+
+
+class RunStage(SimpleInterface):
+    """A stage on the CPU."""
+
+    input_spec, output_spec = _StageInput, _StageOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        request, stage = from_json(self.inputs.request), cache.Stage.from_json(self.inputs.stage)
+        logging.getLogger("bids_brainlm").setLevel(logging.WARNING if request.verbosity < 1 else logging.INFO)
+        try:
+            cache.run(stage, request, request.out_dir)
+        except BrainLMError as error:
+            # The crash file of Nipype holds the traceback; this holds the one line that the user is to read.
+            with atomic_write(fault_path(request, stage.name)) as partial:
+                partial.write_text(json.dumps({"error": str(error), "exit_code": error.exit_code}))
+            raise
+        self._results["name"] = stage.name
+        return runtime
+
+
+class RunHeavyStage(RunStage):
+    """A stage that trains or decodes."""
+
+    input_spec = _GpuStageInput
+
+
+def fault_path(request: Request, stage: str) -> Path:
+    """Where a stage leaves the message of its fault."""
+    return request.work_dir / "faults" / f"{stage}.json"
