@@ -20,9 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from bitsandbytes.nn import Linear4bit  # type: ignore[attr-defined]
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars  # type: ignore[attr-defined]
-from peft import LoraConfig, inject_adapter_in_model
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
@@ -171,6 +169,10 @@ def add_lora(
     dict of str to Parameter
         Name within ``model`` -> (rank, in) and (out, rank) matrices.
     """
+    with _quiet():
+        # Here, because it brings bitsandbytes along, which takes seconds.
+        from peft import LoraConfig, inject_adapter_in_model
+
     names = attention_targets(model, targets)
     transposed = {isinstance(model.get_submodule(name), Conv1D) for name in names}
     config = LoraConfig(
@@ -298,7 +300,7 @@ def _model(source: Source, config: Any, precision: str, device: str) -> Any:
     if precision != "nf4":
         return model.to(device)
     for module in model.modules():
-        if isinstance(module, Linear4bit):
+        if hasattr(module, "support_avx512bf16_for_cpu"):
             # On CPUs with AVX512-BF16 a forward pass without gradients would repack the weights for good, into a layout that
             # rounds to bf16, wants sizes that are multiples of 64 and through which later gradients silently do not flow.
             module.support_avx512bf16_for_cpu = False
@@ -315,10 +317,13 @@ def _refuse_foreign_tokenizer(source: Source, model: Any, tokenizer: Any) -> Non
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers' advice and progress bars back while a model loads; what matters of it is checked and raised here.
+    """Keep advice and progress bars of transformers and bitsandbytes back; what matters of it is checked and raised here.
 
     The Hub's bars stay: a long download should show.
     """
+    quantiser = logging.getLogger("bitsandbytes")
+    quantiser_level = quantiser.level
+    quantiser.setLevel(logging.CRITICAL)
     level, bars, hub_bars = logs.get_verbosity(), logs.is_progress_bar_enabled(), not are_progress_bars_disabled()
     logs.set_verbosity(logging.CRITICAL)
     if bars:
@@ -328,6 +333,7 @@ def _quiet() -> Iterator[None]:
     try:
         yield
     finally:
+        quantiser.setLevel(quantiser_level)
         logs.set_verbosity(level)
         if bars:
             logs.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -280,6 +282,16 @@ def test_loading_is_silent_and_leaves_the_settings(make_llm: Maker, capfd: pytes
     load_llm(str(make_llm("qwen2")), precision="nf4")
     assert capfd.readouterr() == ("", "")
     assert (logs.get_verbosity(), logs.is_progress_bar_enabled()) == before
+
+
+@pytest.mark.slow
+def test_a_fresh_process_is_silent_too(make_llm: Maker) -> None:
+    code = (
+        "import sys; from bids_brainlm.models.backbones import add_lora, load_llm; assert 'bitsandbytes' not in sys.modules\n"
+        "add_lora(load_llm(sys.argv[1], precision='nf4').model, 2, 2, 0.0, ('q', 'v'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(make_llm("llama"))], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 # Refusals -------------------------------------------------------------------------------------------------------------
