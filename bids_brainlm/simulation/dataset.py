@@ -5,8 +5,9 @@
 - the raw dataset: events (with the stimulus and its part of the split), participants, ``stimuli/captions.tsv`` and
   ``stimuli/questions.tsv``. It has no raw images: the simulation begins where fMRIPrep ends;
 - ``derivatives/fmriprep``: BOLD series, sidecars, confounds;
-- ``derivatives/simulation``: the truth (facts of the stimuli, true betas, patch maps, settings), and ``corpus.tsv``, texts
-  for a language model in which no combination of facts of the validation and test sets is ever told.
+- ``derivatives/simulation``: the truth (facts of the stimuli, true betas, patch maps, settings), ``corpus.tsv``, texts
+  for a language model in which no combination of facts of the validation and test sets is ever told, and for a volume
+  ``atlas``, a partition of its voxels.
 
 The folder appears under its name only when it is complete.
 """
@@ -174,6 +175,8 @@ def simulate(
         shutil.rmtree(staging)
     _write_raw(staging, settings, world)
     sheet = SHEETS[space]()
+    if sheet.mask is not None:
+        derivatives.write_atlas(staging / "derivatives" / "simulation" / "atlas", sheet)
     labels = tuple(f"{number + 1:02d}" for number in range(participants))
     outcomes = [_participant(staging, number, settings, world, sheet) for number in range(participants)]
     os.replace(staging, out)
@@ -231,7 +234,7 @@ def _participant(out: Path, number: int, settings: Settings, world: Sequence[Sti
     runs = schedule(len(world), settings.repeats, settings.runs, settings.tr, rng)
     scene = noise_scene(sheet.coordinates, sheet.hemisphere, noise, settings.hrf_variability, rng)
     person = _Person(f"{number + 1:02d}", out, settings, world, sheet, anatomy, scene, noise)
-    responses, driven = responses_to(world, anatomy, settings.snr), np.flatnonzero(anatomy.driven)
+    responses, driven = responses_to(world, anatomy, settings.snr * sheet.gain), np.flatnonzero(anatomy.driven)
     betas = np.concatenate([_run(person, i, run, responses, rng)[:, driven] for i, run in enumerate(runs)])
     shown = np.concatenate([run.stimulus for run in runs])
     _write_truth(person, runs, responses[shown][:, driven], driven)

@@ -27,6 +27,9 @@ from bids_brainlm.simulation.patches import Sheet
 HEAD_RADIUS = 50.0
 """mm by which rotations become displacements (Power et al. 2012)."""
 
+CUBE = 30.0
+"""mm; side of the parcels of a volume."""
+
 SIDES = {"L": "CortexLeft", "R": "CortexRight"}
 
 
@@ -114,6 +117,17 @@ def write_volume(path: Path, rows: NDArray[Any], sheet: Sheet, tr: float = 0.0) 
         image.header["pixdim"][4] = tr
     with atomic_write(path) as temporary:
         image.to_filename(temporary)
+
+
+def write_atlas(folder: Path, sheet: Sheet) -> Path:
+    """Write a partition of a volume into cubes of `CUBE` mm, with the names of the parcels; return its image."""
+    corner = np.floor(sheet.coordinates / CUBE).astype(int)
+    cubes, label = np.unique(corner, axis=0, return_inverse=True)
+    path = folder / "space-T1w_atlas-cubes_dseg.nii.gz"
+    write_volume(path, (label.reshape(1, -1) + 1).astype(np.int16), sheet)
+    names = ["cube" + "".join(f"{value:+d}" for value in cube) for cube in cubes]
+    write_tsv(folder / "space-T1w_atlas-cubes_dseg.tsv", {"index": list(range(1, len(cubes) + 1)), "name": names})
+    return path
 
 
 def _hemispheres(values: Floats, sheet: Sheet) -> dict[str, Floats]:

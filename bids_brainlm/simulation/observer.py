@@ -8,7 +8,7 @@ labels; what it misses, noise has taken.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from bids_brainlm.core.types import Bools, Floats
 from bids_brainlm.errors import MissingInputError
 from bids_brainlm.io.files import read_json, read_tsv
+from bids_brainlm.simulation.world import FACTORS
 
 Words = NDArray[np.str_]
 
@@ -69,10 +70,15 @@ def load_truth(bids_dir: Path, participant: str) -> Truth:
         arrays = {name: file.get_tensor(name) for name in ("betas", "vertices", "run")}
         stimulus = np.array(json.loads(file.metadata()["stimulus"]))
     table = read_tsv(root / "stimuli.tsv")
-    factors = [name for name in table.columns if name not in ("stimulus_id", "split")]
-    facts = {name: dict(zip(table["stimulus_id"], table[name].str.split("|").str[0], strict=True)) for name in factors}
+    facts = {factor: dict(zip(table["stimulus_id"], _words_named(factor, table[factor]), strict=True)) for factor in FACTORS}
     split = dict(zip(table["stimulus_id"], table["split"], strict=True))
     return Truth(_read_maps(folder), **arrays, stimulus=stimulus, facts=facts, split=split)
+
+
+def _words_named(factor: str, cells: Iterable[str]) -> list[str]:
+    """The table tells a word by its forms, as they stand in texts; maps are called by the word."""
+    words = {"|".join(forms): word for word, forms in FACTORS[factor].items()}
+    return [words[cell] for cell in cells]
 
 
 def _read_maps(folder: Path) -> dict[tuple[str, str], Floats]:

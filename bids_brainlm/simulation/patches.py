@@ -43,6 +43,8 @@ class Sheet:
         Which voxels of the grid the V places are, in C order.
     radius, width : float, mm
         Sizes that suit the sheet: radius of a factor's patch, standard deviation of a word's bump.
+    gain : float
+        By how much stronger responses must be for the same reliability: more of a ball than of a disc is edge.
     """
 
     coordinates: Floats
@@ -53,6 +55,7 @@ class Sheet:
     mask: Bools | None = None
     radius: float = 28.0
     width: float = 8.5
+    gain: float = 1.0
 
     @property
     def n_vertices(self) -> int:
@@ -79,10 +82,8 @@ def volume(shape: tuple[int, int, int] = (30, 36, 28), voxel: float = 5.0) -> Sh
     relative = (index - (np.array(shape) - 1) / 2) / (np.array(shape) / 2 - 1.5)
     mask = ((relative**2).sum(axis=1) <= 1).reshape(shape)
     coordinates = (index @ affine[:3, :3].T + affine[:3, 3])[mask.ravel()].astype(np.float32)
-    n = len(coordinates)
-    return Sheet(
-        coordinates, (coordinates[:, 0] > 0).astype(np.int64), np.ones(n, dtype=bool), n, affine, mask, radius=21.0, width=8.0
-    )
+    side, n = (coordinates[:, 0] > 0).astype(np.int64), len(coordinates)
+    return Sheet(coordinates, side, np.ones(n, dtype=bool), n, affine, mask, radius=21.0, width=8.0, gain=1.2)
 
 
 @dataclass(frozen=True, eq=False)
