@@ -166,7 +166,10 @@ def _plain(value: Any) -> Any:
 
 def write_tsv(path: Path, table: pd.DataFrame | Mapping[str, Sequence[Any]]) -> Path:
     r"""Write a BIDS table atomically: ``n/a`` for missing values, tabs and line ends escaped as ``\t``, ``\n``, ``\r``."""
-    columns = {str(name): list(table[name]) for name in table}
+    # Arrays keep float32 as it is: 0.1 and not 0.10000000149011612.
+    columns = {
+        str(name): list(np.asarray(table[name])) if isinstance(table, pd.DataFrame) else list(table[name]) for name in table
+    }
     if len({len(column) for column in columns.values()}) > 1:
         raise ValueError(f"columns of different lengths: { {name: len(column) for name, column in columns.items()} }")
     lines = ["\t".join(map(_field, columns))]

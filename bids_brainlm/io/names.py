@@ -46,17 +46,18 @@ class Name:
 def parse(path: Path) -> Name:
     """Entities, suffix and extension of a BIDS path.
 
-    pybids reads what it knows; entities unknown to it (``scale``, or one of the user's own) are carried along as well.
+    pybids says what it knows. Entities that it does not know (``scale``, or one of the user's own) and values that it cuts
+    short (``inv-1a`` to ``1``) are carried as they stand, so that no two files become one.
     """
     from bids.layout import parse_file_entities  # takes 0.4 s to import
 
     name = Path(path).name
     stem, dot, extension = name.partition(".")
     *parts, suffix = stem.split("_")
-    found = {key: value for key, _, value in (part.partition("-") for part in parts) if value}
-    known = parse_file_entities(f"/sub-x/{name}" if "sub" not in found else f"/sub-{found['sub']}/{name}")
-    entities = {key: str(known.get(ENTITIES.get(key, ""), value)) for key, value in found.items()}
-    return Name(in_order(entities), suffix, dot + extension)
+    known = parse_file_entities(f"/{name}")
+    held = {key: str(known[long]) for key, long in ENTITIES.items() if long in known}
+    held |= {key: value for key, _, value in (part.partition("-") for part in parts) if value}
+    return Name(in_order(held), str(known.get("suffix", suffix)), dot + extension)
 
 
 def in_order(entities: Mapping[str, str]) -> dict[str, str]:
