@@ -9,8 +9,8 @@ import csv
 import sys
 from pathlib import Path
 
-COLUMNS = {"trial_id", "stimulus_id", "fold", "condition", "prompt", "text_true", "text_pred", "nll", "n_tokens"}
-CONDITIONS = {"true", "permuted", "none"}
+from bids_brainlm.core.types import CONDITIONS, DECODED_COLUMNS
+
 PARTICIPANTS = ("sub-01", "sub-02")
 
 
@@ -23,7 +23,7 @@ def main(folder: Path) -> None:
         missing += [] if tables else [f"{label}/beh/*_desc-decoded_beh.tsv"]
         for table in tables:
             _check_decoded(table)
-        patterns = ("func/*boldmap.func.gii", "beh/*desc-metrics_beh.tsv", "model/*.safetensors", "figures/*.svg")
+        patterns = ("func/*statmap.func.gii", "beh/*desc-metrics_beh.tsv", "model/*.safetensors", "figures/*.svg")
         missing += [f"{label}/{pattern}" for pattern in patterns if not any(map(_filled, (out / label).glob(pattern)))]
     if missing:
         sys.exit(f"{out} lacks {', '.join(missing)}")
@@ -37,8 +37,8 @@ def _filled(path: Path) -> bool:
 def _check_decoded(path: Path) -> None:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
-    if not rows or not set(rows[0]) >= COLUMNS:
-        sys.exit(f"{path}: columns {sorted(rows[0]) if rows else 'none'}; expected {sorted(COLUMNS)}")
+    if not rows or list(rows[0]) != list(DECODED_COLUMNS):
+        sys.exit(f"{path}: columns {list(rows[0]) if rows else 'none'}; expected {list(DECODED_COLUMNS)}")
     trials = {condition: {row["trial_id"] for row in rows if row["condition"] == condition} for condition in CONDITIONS}
     if len({frozenset(ids) for ids in trials.values()}) != 1 or not trials["true"]:
         sys.exit(f"{path}: conditions cover different trials: { {name: len(ids) for name, ids in trials.items()} }")

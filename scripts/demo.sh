@@ -18,7 +18,8 @@ brainlm simulate "$folder/bids" --participants 2 --snr "${SNR:-1}" --seed "$seed
 brainlm make-lm "$folder/bids/derivatives/simulation/corpus.tsv" "$folder/llm" --seed "$seed" $training
 decode() {
   bids_brainlm "$folder/bids" "$folder/out" "$1" -w "$folder/work" --llm "$folder/llm" --offline \
-    --atlas kmeans100 --nprocs "${NPROCS:-2}" --random-seed "$seed" --set $settings
+    --texts stimuli/captions.tsv --key-column stim_id --facts derivatives/simulation/stimuli.tsv \
+    --split column --atlas kmeans100 --nprocs "${NPROCS:-2}" --random-seed "$seed" --set split.source=split $settings
 }
 decode participant
 decode group

@@ -99,7 +99,7 @@ def command(ctx: click.Context, /, **given: Any) -> int:
     if given["dry_run"]:
         click.echo(to_toml(request.config))
         return 0
-    ending.crash_dir = request.out_dir / "logs"
+    ending.crash_dir = request.out_dir / "logs" / "crashes"
     _prepare_process(request)
     return _run(request)
 
@@ -124,9 +124,11 @@ def request_from(ctx: click.Context, given: dict[str, Any]) -> Request:
     config = load(given["recipe"], given["config_file"], given_settings(ctx), given["overrides"])
     bids_dir, out_dir, work_dir = (given[name].resolve() for name in ("bids_dir", "output_dir", "work_dir"))
     _refuse_writing_into_input(bids_dir, out_dir, work_dir)
-    _require_folder(bids_dir, "the BIDS folder", "a dataset with dataset_description.json and sub-* folders")
+    if not bids_dir.is_dir():
+        raise _missing("the BIDS folder", bids_dir, "a dataset with dataset_description.json and sub-* folders")
     for name, path in given["derivatives"].items():
-        _require_folder(path, f"the derivatives folder {name!r}", "a folder that exists")
+        if not path.exists():
+            raise _missing(f"what --derivatives calls {name!r}", path, "a folder of derivatives, or a file of betas")
     return Request(
         bids_dir=bids_dir,
         out_dir=out_dir,
@@ -148,10 +150,9 @@ def _refuse_writing_into_input(bids_dir: Path, out_dir: Path, work_dir: Path) ->
         raise click.UsageError(f"The work folder {work_dir} is inside the BIDS folder {bids_dir}; choose another one with -w.")
 
 
-def _require_folder(path: Path, what: str, expected: str) -> None:
-    if not path.is_dir():
-        remedy = "check the spelling; in a container, bind-mount it"
-        raise MissingInputError(f"{what} does not exist", path, expected=expected, remedy=remedy)
+def _missing(what: str, path: Path, expected: str) -> MissingInputError:
+    remedy = "check the spelling; in a container, bind-mount it"
+    return MissingInputError(f"{what} does not exist", path, expected=expected, remedy=remedy)
 
 
 def _prepare_process(request: Request) -> None:

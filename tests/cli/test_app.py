@@ -176,7 +176,7 @@ def test_a_defect_ends_with_70_and_leaves_a_crash_file(bids: Path, runner: Any, 
     runner(_raiser(ZeroDivisionError("division\nby zero")))
     assert _call(bids) == 70
     last = _last(capsys)
-    (crash,) = (bids.parent / "out" / "logs").glob("crash-*.txt")
+    (crash,) = (bids.parent / "out" / "logs" / "crashes").glob("crash-*.txt")
     assert f"ZeroDivisionError: division by zero; traceback: {crash}" in last
     assert "raise error" in crash.read_text()
 
