@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bids_brainlm.config import Request
+from bids_brainlm.core.reliability import split_half
 from bids_brainlm.core.types import DECODED_COLUMNS, Examples, Split
 from bids_brainlm.errors import InputError, MissingInputError
 from bids_brainlm.evaluation.decoding import Generation
@@ -104,15 +105,19 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     nll = scores.drop(columns=["trial_id", "run"]).to_numpy(float).T
     facts = load_facts(request)
     readouts: dict[str, NDArray[np.str_]] = {}
+    trials = load_trials(request, participant)
+    examples = examples_of(request, trials)
     if facts is not None:
-        trials = load_trials(request, participant)
-        folds = splits_of(request, trials, examples_of(request, trials))
+        folds = splits_of(request, trials, examples)
         readouts = {kind: _read_out(folds, facts, kind) for kind in config.evaluate.readout}
     sampling = Sampling(config.evaluate.bootstrap, seed=config.run.random_seed)
     table = summary(predictions, config.evaluate.metrics, nll, facts, scores["run"].to_numpy(str), readouts, sampling)
     path = beh_path(request, participant, "metrics")
     text = f"Figures of merit. Primary test, declared beforehand: {table['metric'].iloc[0]}. Intervals are 95 % bootstrap over stimuli."
-    return [write_tsv(path, table), _columns(path, text, METRICS_COLUMNS)]
+    responses = examples.recording.data[examples.rows[:, 0, 0]]
+    reliability = pd.DataFrame({"reliability": split_half(responses, examples.stimulus, config.run.random_seed)})
+    quality = reliability_path(request, participant)
+    return [write_tsv(path, table), _columns(path, text, METRICS_COLUMNS), write_tsv(quality, reliability)]
 
 
 def load_facts(request: Request) -> Facts | None:
@@ -139,6 +144,12 @@ def load_facts(request: Request) -> Facts | None:
 def beh_path(request: Request, participant: str, desc: str) -> Path:
     """``sub-01/beh/sub-01_desc-<desc>_beh.tsv``."""
     return request.out_dir / f"sub-{participant}" / "beh" / f"sub-{participant}_desc-{desc}_beh.tsv"
+
+
+def reliability_path(request: Request, participant: str) -> Path:
+    """``sub-01/func/sub-01_stat-reliability_desc-LSS_statmap.tsv``: split-half reliability, one row a vertex."""
+    name = f"sub-{participant}_stat-reliability_desc-{request.config.estimate.estimator.upper()}_statmap.tsv"
+    return request.out_dir / f"sub-{participant}" / "func" / name
 
 
 def model_path(request: Request, participant: str, fold: int) -> Path:

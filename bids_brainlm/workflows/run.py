@@ -54,7 +54,7 @@ def run_participants(request: Request) -> list[Outcome]:
         _execute(request, stale)
     for who, stages in plans.items():
         outcomes[who] = _outcome(request, who, stages)
-    _write_reports(request, outcomes, label)
+    _write_reports(request, outcomes, {who for who, stages in stale.items() if stages})
     executed = {who: [s.name for s in stages] for who, stages in stale.items()}
     _log(request, label, start, outcomes, executed, {who: len(plans[who]) - len(names) for who, names in executed.items()})
     return [outcomes[who] for who in asked]
@@ -142,12 +142,20 @@ def _outcome(request: Request, participant: str, stages: Sequence[cache.Stage]) 
     return Outcome(participant, f"{unfinished[0].name} failed; the traceback is in {crashes}", 1)
 
 
-def _write_reports(request: Request, outcomes: dict[str, Outcome], label: str) -> None:
+def _write_reports(request: Request, outcomes: dict[str, Outcome], changed: set[str]) -> None:
+    wanted = [
+        who
+        for who in outcomes
+        if request.reports_only or who in changed or outcomes[who].error or not (request.out_dir / f"sub-{who}.html").is_file()
+    ]
+    if not wanted:
+        return
     from bids_brainlm.reports.assemble import write_participant
 
-    for who, outcome in outcomes.items():
-        if outcome.exit_code != 66 or (request.out_dir / f"sub-{who}").is_dir():
-            write_participant(request, who, outcome)
+    for who in wanted:
+        # A label that names nobody gets no page.
+        if who in participants(request.bids_dir) or (request.out_dir / f"sub-{who}").is_dir():
+            write_participant(request, who, outcomes[who])
 
 
 def _log(

@@ -1,0 +1,263 @@
+"""Reports from whatever files are there: ``sub-XX.html``, ``group.html``, figures, method text and the table of the group."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bids_brainlm import __version__
+from bids_brainlm.config import Outcome, Request, to_toml
+from bids_brainlm.errors import BrainLMError, MissingInputError
+from bids_brainlm.evaluation.table import METRICS_COLUMNS, Predictions, phenotype, primary_of
+from bids_brainlm.io.betas import read_betas
+from bids_brainlm.io.files import read_json, read_tsv, write_json, write_text, write_tsv
+from bids_brainlm.io.surfaces import Geometry
+from bids_brainlm.reports import panels
+from bids_brainlm.reports.methods import MethodFacts, PhaseFacts, bibliography, method_text
+from bids_brainlm.reports.page import GroupContent, PageContent, group_page, participant_page
+from bids_brainlm.reports.panels import Panel
+from bids_brainlm.stages.decode import beh_path, model_path, reliability_path
+from bids_brainlm.stages.responses import atlas_of
+
+SOFTWARE = ("nilearn", "nibabel", "nipype", "torch", "transformers", "peft", "bitsandbytes")
+TABLES = ("decoded", "metrics", "training")
+
+
+def write_participant(request: Request, participant: str, outcome: Outcome) -> Path:
+    """Write a participant's report from the outputs that are there.
+
+    Parameters
+    ----------
+    request : Request
+    participant : str
+        Label.
+    outcome : Outcome
+        Its error becomes the first line.
+    """
+    tables = {desc: _table(beh_path(request, participant, desc)) for desc in TABLES}
+    summary = tables["metrics"]
+    sidecars = [read_json(p) for p in sorted((request.out_dir / f"sub-{participant}" / "model").glob("*decoder_model.json"))]
+    facts = _facts(request, participant, tables, sidecars)
+    groups = _panels(request, participant, tables)
+    for panel in (panel for part in groups.values() for panel in part):
+        _write_panel(request.out_dir, f"sub-{participant}", panel)
+    decoded = beh_path(request, participant, "decoded")
+    page = PageContent(
+        title=f"sub-{participant}",
+        dataset=_name(request.bids_dir),
+        version=__version__,
+        errors=(outcome.error,) if outcome.error else (),
+        warnings=_warnings(sidecars, summary),
+        overview=_overview(request, facts, sidecars),
+        metrics=groups["metrics"],
+        methods=method_text(facts),
+        settings=to_toml(request.config),
+        test=None if summary is None else primary_of(_numbers(summary), request.config.decode.permutations),
+        predictions=None if tables["decoded"] is None else Predictions(tables["decoded"]),
+        decoded_file=str(decoded.relative_to(request.out_dir)) if decoded.is_file() else "",
+        summary=None if summary is None else _numbers(summary),
+        quality=groups["quality"],
+        parcels=groups["parcels"],
+        training=groups["training"],
+    )
+    write_text(request.out_dir / "logs" / f"sub-{participant}_CITATION.md", method_text(facts))
+    write_text(request.out_dir / "logs" / "CITATION.bib", bibliography(facts))
+    return write_text(request.out_dir / f"sub-{participant}.html", participant_page(page))
+
+
+def write_group(request: Request) -> Path:
+    """Write ``phenotype/decodingmetrics.tsv`` and ``group.html`` from what the participants wrote.
+
+    Raises
+    ------
+    MissingInputError
+        When no participant has a metrics table.
+    """
+    labels = request.participants or tuple(sorted(p.name[4:] for p in request.out_dir.glob("sub-*") if p.is_dir()))
+    found = {who: _table(beh_path(request, who, "metrics")) for who in labels}
+    summaries = {f"sub-{who}": _numbers(table) for who, table in found.items() if table is not None}
+    missing = [f"sub-{who}" for who, table in found.items() if table is None]
+    if not summaries:
+        raise MissingInputError("no participant has metrics", request.out_dir, remedy="run the participant level first")
+    tests = {who: primary_of(table, request.config.decode.permutations) for who, table in summaries.items()}
+    table = phenotype(summaries)
+    path = request.out_dir / "phenotype" / "decodingmetrics.tsv"
+    write_tsv(path, table)
+    write_json(path.with_suffix(".json"), _phenotype_columns(list(table.columns)))
+    panel = panels.group(summaries)
+    page = GroupContent(
+        title="Group",
+        dataset=_name(request.bids_dir),
+        version=__version__,
+        warnings=(f"without results: {', '.join(missing)}",) if missing else (),
+        overview=(("Participants", str(len(summaries))), ("Output", request.out_dir.name)),
+        metrics=(panel,),
+        methods=method_text(MethodFacts(version=__version__, metrics=request.config.evaluate.metrics, n_permutations=request.config.decode.permutations)),
+        settings=to_toml(request.config),
+        tests={who: test for who, test in tests.items() if test is not None},
+        pages={who: f"{who}.html" for who in summaries if (request.out_dir / f"{who}.html").is_file()},
+    )
+    return write_text(request.out_dir / "group.html", group_page(page))
+
+
+def _table(path: Path) -> pd.DataFrame | None:
+    return read_tsv(path) if path.is_file() else None
+
+
+def _numbers(summary: pd.DataFrame) -> pd.DataFrame:
+    numeric = [name for name in METRICS_COLUMNS if name not in ("metric", "condition")]
+    return summary.assign(**{name: pd.to_numeric(summary[name], errors="coerce") for name in numeric})
+
+
+def _panels(request: Request, participant: str, tables: dict[str, Any]) -> dict[str, tuple[Panel, ...]]:
+    out: dict[str, tuple[Panel, ...]] = {"metrics": (), "quality": (), "parcels": (), "training": ()}
+    if tables["training"] is not None:
+        history = tables["training"]
+        numeric = {name: pd.to_numeric(history[name], errors="coerce") for name in history if name != "phase"}
+        out["training"] = (panels.training(history.assign(**numeric)),)
+    if tables["metrics"] is not None:
+        out["metrics"] = (panels.metrics(_numbers(tables["metrics"])),)
+    geometry = _geometry(request, participant)
+    values = _table(reliability_path(request, participant))
+    if values is not None:
+        n_left, mask = _place(geometry)
+        out["quality"] = panels.reliability(pd.to_numeric(values["reliability"], errors="coerce").to_numpy(), n_left, mask)
+    if geometry is not None:
+        try:
+            out["parcels"] = panels.parcels(atlas_of(request, geometry), _place(geometry)[1])
+        except BrainLMError:
+            # The outcome, which is the first line of the page, already says what is wrong with the atlas.
+            out["parcels"] = ()
+    return out
+
+
+def _geometry(request: Request, participant: str) -> Geometry | None:
+    folder = request.out_dir / f"sub-{participant}"
+    images = [p for p in folder.glob("**/func/*_stat-effect_*_statmap.*") if "hemi-L" in p.name or p.name.endswith(".nii.gz")]
+    return read_betas(sorted(images)[0]).geometry if images else None
+
+
+def _place(geometry: Geometry | None) -> tuple[int | None, Any]:
+    if geometry is None:
+        return None, None
+    if geometry.volume is not None:
+        mask = np.zeros(geometry.volume.shape, bool)
+        mask.flat[geometry.volume.index] = True
+        return None, mask
+    return (geometry.n_left, None) if geometry.space == "fsaverage" else (None, None)
+
+
+def _write_panel(out_dir: Path, who: str, panel: Panel) -> None:
+    path = out_dir / who / "figures" / f"{who}_desc-{panel.name}{panel.extension}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(panel.image)
+
+
+def _name(bids_dir: Path) -> str:
+    path = bids_dir / "dataset_description.json"
+    return str(read_json(path).get("Name", bids_dir.name)) if path.is_file() else bids_dir.name
+
+
+def _warnings(sidecars: list[dict[str, Any]], summary: pd.DataFrame | None) -> tuple[str, ...]:
+    shared = sum(item["TestExamplesSharingATextWithTraining"] for item in sidecars)
+    total = sum(item["NumberOfExamples"]["test"] for item in sidecars)
+    out = []
+    if shared:
+        out.append(f"{shared} of {total} test examples share a reference text with training: their words, not their brains, were seen.")
+    return tuple(out)
+
+
+def _overview(request: Request, facts: MethodFacts, sidecars: list[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
+    rows = [
+        ("Trials", f"{facts.n_trials} of {facts.n_stimuli} stimuli in {facts.n_runs} runs" if facts.n_trials else ""),
+        ("Responses", f"{facts.estimator.upper()} in {facts.space} {facts.density}, {facts.n_vertices:,} vertices" if facts.n_vertices else ""),
+        ("Unusable vertices", f"{facts.n_masked:,} (masked)" if facts.n_vertices else ""),
+        ("Parcels", f"{facts.n_parcels} of {facts.atlas}" if facts.n_parcels else ""),
+        ("Padding of the parcel product", f"{sidecars[0]['PaddingWaste']:.0%}" if sidecars and sidecars[0]["PaddingWaste"] is not None else ""),
+        ("Language model", f"{facts.llm} {facts.revision[:19]}"),
+        ("Split", f"{facts.scheme} by {facts.group}; {facts.n_train} training, {facts.n_validation} validation, {facts.n_texts_test} test" if sidecars else ""),
+        ("Seed", str(request.config.run.random_seed)),
+    ]  # fmt: skip
+    return tuple((name, text) for name, text in rows if text.strip())
+
+
+def _facts(request: Request, participant: str, tables: dict[str, Any], sidecars: list[dict[str, Any]]) -> MethodFacts:
+    config = request.config
+    estimates = [read_json(p) for p in sorted((request.out_dir / f"sub-{participant}").glob("**/func/*_stat-effect_*_statmap.json"))]
+    trials = [read_tsv(p) for p in sorted((request.out_dir / f"sub-{participant}").glob("**/beh/*_desc-trials_events.tsv"))]
+    geometry = _geometry(request, participant)
+    counts = [item["NumberOfExamples"] for item in sidecars]
+    atlas = request.out_dir / f"sub-{participant}"
+    means = sorted(atlas.glob("**/func/*_stat-mean_*_statmap.tsv"))
+    fmriprep = next((p for name, p in request.derivatives.items() if name != "betas"), request.bids_dir / "derivatives" / "fmriprep")
+    return MethodFacts(
+        participant=f"sub-{participant}",
+        version=__version__,
+        fmriprep_version=_generator(fmriprep),
+        input_kind="betas" if "betas" in request.derivatives else "bold",
+        n_runs=len(trials),
+        space="" if geometry is None else geometry.space,
+        density="" if geometry is None else geometry.density,
+        n_vertices=0 if geometry is None else geometry.n_vertices,
+        n_masked=max((int(item.get("NumberOfUnusableVertices", 0)) for item in estimates), default=0),
+        estimator=config.estimate.estimator,
+        hrf=config.estimate.hrf,
+        high_pass=config.estimate.high_pass,
+        confounds=tuple(estimates[0].get("Confounds", ())) if estimates else (),
+        center=config.estimate.center,
+        n_trials=sum(map(len, trials)),
+        n_stimuli=len({key for table in trials for key in table["stimulus_id"]}),
+        atlas=sidecars[0]["Atlas"] if sidecars else config.parcels.atlas,
+        n_parcels=len(read_tsv(means[0]).columns) - 1 if means else 0,
+        recipe="cortext" if config.model.tokenizer == "parcelwise" else "",
+        llm=Path(config.model.llm).name if Path(config.model.llm).is_dir() else config.model.llm,
+        revision=sidecars[0]["LanguageModel"]["revision"] if sidecars else "",
+        tokenizer=config.model.tokenizer,
+        vertex_dropout=config.model.vertex_dropout,
+        basis_variance=config.model.basis_variance,
+        lora_rank=config.model.lora_rank if any("lora" in phase.train for phase in config.phases) else 0,
+        phases=_phases(request, tables["training"]),
+        scheme=config.split.scheme,
+        group=config.split.group,
+        folds=max(len(sidecars), 1),
+        n_train=counts[0]["train"] if counts else 0,
+        n_validation=counts[0]["validation"] if counts else 0,
+        n_texts_test=sum(item["test"] for item in counts),
+        average=config.split.average,
+        shared_texts=sum(item["TestExamplesSharingATextWithTraining"] for item in sidecars),
+        n_permutations=config.decode.permutations,
+        bootstrap=config.evaluate.bootstrap,
+        metrics=config.evaluate.metrics,
+        readouts=config.evaluate.readout if config.evaluate.facts else (),
+        seed=config.run.random_seed,
+        software=tuple((name, metadata.version(name)) for name in SOFTWARE),
+    )
+
+
+def _phases(request: Request, history: pd.DataFrame | None) -> tuple[PhaseFacts, ...]:
+    out = []
+    for phase in request.config.phases:
+        rows = None if history is None else history[(history["phase"] == phase.name) & (history["fold"].astype(str) == "0")]
+        done = phase.epochs if rows is None else len(rows)
+        out.append(PhaseFacts(phase.name, phase.train, done, phase.learning_rate, phase.batch_size, phase.precision, phase.l2, phase.schedule))
+    return tuple(out)
+
+
+def _generator(folder: Path) -> str:
+    path = folder / "dataset_description.json"
+    made = read_json(path).get("GeneratedBy", []) if path.is_file() else []
+    entry = made[0] if made else {}
+    return str(entry.get("Version", "")) if entry.get("Name", "").lower() == "fmriprep" else ""
+
+
+def _phenotype_columns(columns: list[str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {"MeasurementToolMetadata": {"Description": f"bids_brainlm {__version__}"}}
+    for name in columns:
+        metric, _, condition = name.rpartition("_")
+        texts = {"participant_id": "Participant.", "p_value": "p of the primary test.", "n_texts": "Number of decoded texts."}
+        tree[name] = {"Description": texts.get(name, f"{metric or name}, condition {condition}.")}
+    return tree
