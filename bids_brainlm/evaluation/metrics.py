@@ -261,10 +261,14 @@ def _only(labels: set[str]) -> str:
 
 def facts_named(hypotheses: Sequence[str], references: References, stimuli: Sequence[str] | Labels, facts: Facts) -> Array:
     """(n,) share of the known factors of the stimulus whose value, and no other, a text names; nan where none is known."""
-    hits = facts.hits(facts.read(hypotheses), stimuli)
+    return mean_known(facts.hits(facts.read(hypotheses), stimuli))
+
+
+def mean_known(hits: Array) -> Array:
+    """(n,) mean over the known factors of (n, f); nan where none is known."""
     known = np.isfinite(hits).sum(axis=1)
-    share: Array = np.divide(np.nansum(hits, axis=1), known, out=np.full(len(hits), np.nan), where=known > 0)
-    return share
+    mean: Array = np.divide(np.nansum(hits, axis=1), known, out=np.full(len(hits), np.nan), where=known > 0)
+    return mean
 
 
 for _order in range(1, 5):

@@ -13,6 +13,7 @@ with brains do as well as the true one; everything else in the reports is second
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -204,6 +205,25 @@ def primary_test(
     return PrimaryTest(float(gain.mean()), p, true.size, len(permuted), interval)
 
 
+def group_verdict(tests: Mapping[str, PrimaryTest], seed: int = 0) -> str:
+    """One sentence on several participants: in how many the text depends on the brain and, from 6 on, a test over them.
+
+    Parameters
+    ----------
+    tests : mapping of participant to PrimaryTest
+        The test over participants flips the sign of their effects; it asks about the population, theirs about each alone.
+    """
+    found = sum(test.significant for test in tests.values())
+    if not tests:
+        return "No participant has a result of the primary test."
+    start = "The text depends on the brain in" if found else "No evidence that the text came from the brain in any of"
+    count = f"{found} of {len(tests)}" if found else str(len(tests))
+    effects = [test.effect for test in tests.values()]
+    p = sign_flip_p(effects, np.arange(len(effects)), seed=seed)
+    mean = f"mean gain {np.mean(effects):.2f} nats a text" + ("" if p is None else f", p = {format_p(p)} over participants")
+    return f"{start} {count} participant{'s' if len(tests) > 1 else ''} ({mean})."
+
+
 @dataclass(frozen=True)
 class AccuracyTest:
     """Outcome of `accuracy_permutation`: share of right labels, its mean under permutation, and p."""
@@ -222,26 +242,48 @@ def accuracy_permutation(predicted: ArrayLike, true: ArrayLike, runs: ArrayLike,
     Parameters
     ----------
     predicted, true : (n_trials,) or (n_trials, f) str
-        Labels; with f factors, the labels of a trial stay together and every known factor counts alike. A true label ""
+        Labels; with f factors, the labels of a trial stay together and every known label counts alike. A true label ""
         (not known) is left out.
     runs : (n_trials,)
         Within what predictions may be exchanged.
     n : int
         Permutations.
     """
-    guess, truth = (np.asarray(x, dtype=np.str_).reshape(len(x), -1) for x in (predicted, true))  # type: ignore[arg-type]
-    blocks = np.asarray(runs)
-    if guess.shape != truth.shape or blocks.shape != guess.shape[:1]:
-        raise ValueError(f"predicted {guess.shape}, true {truth.shape}, runs {blocks.shape}; expected (n, f), (n, f), (n,)")
+    hits, known = _hits(predicted, true, runs, n, seed)
+    return _accuracy_test(hits.sum(axis=1), int(known.sum()))
+
+
+def factor_permutations(
+    predicted: ArrayLike, true: ArrayLike, runs: ArrayLike, n: int = 1000, seed: int = 0
+) -> tuple[AccuracyTest | None, ...]:
+    """`accuracy_permutation` of each of f factors, on the same permutations; None for a factor of which nothing is known."""
+    hits, known = _hits(predicted, true, runs, n, seed)
+    return tuple(_accuracy_test(hits[:, i], int(known[i])) if known[i] else None for i in range(known.size))
+
+
+def _accuracy_test(hits: Array, known: int) -> AccuracyTest:
+    """From the number of right labels: observed first, then one a permutation."""
+    null = hits[1:] / known
+    return AccuracyTest(float(hits[0] / known), float(null.mean()), permutation_p(float(hits[0] / known), null), null.size)
+
+
+def _hits(predicted: ArrayLike, true: ArrayLike, runs: ArrayLike, n: int, seed: int) -> tuple[Array, NDArray[np.int64]]:
+    """Number of right labels of each factor, (1 + n, f) with the observed one first, and number of known labels (f,)."""
+    guess, truth, blocks = np.asarray(predicted, dtype=np.str_), np.asarray(true, dtype=np.str_), np.asarray(runs)
+    if guess.shape != truth.shape or guess.ndim not in (1, 2) or blocks.shape != guess.shape[:1] or not (truth != "").any():
+        raise ValueError(
+            f"predicted {guess.shape}, true {truth.shape}, runs {blocks.shape}; expected (n, f), (n, f), (n,), some known"
+        )
+    guess, truth = (labels.reshape(len(labels), -1) for labels in (guess, truth))
     known = truth != ""
-    rng = np.random.default_rng(seed)
     _, codes = np.unique(np.concatenate([guess, truth]), return_inverse=True)
     guess_codes, truth_codes = codes.reshape(2, *guess.shape)
-    null = np.empty(n)
-    for k in range(n):
-        null[k] = (guess_codes[_shuffle_within(blocks, rng)] == truth_codes)[known].mean()
-    accuracy = float((guess == truth)[known].mean())
-    return AccuracyTest(accuracy, float(null.mean()), permutation_p(accuracy, null, "greater"), n)
+    rng = np.random.default_rng(seed)
+    hits = np.empty((n + 1, guess.shape[1]))
+    hits[0] = ((guess_codes == truth_codes) & known).sum(axis=0)
+    for k in range(1, n + 1):
+        hits[k] = ((guess_codes[_shuffle_within(blocks, rng)] == truth_codes) & known).sum(axis=0)
+    return hits, known.sum(axis=0)
 
 
 def _shuffle_within(blocks: NDArray[np.generic], rng: np.random.Generator) -> NDArray[np.int64]:

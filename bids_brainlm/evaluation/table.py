@@ -19,11 +19,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from bids_brainlm.core.types import CONDITIONS, DECODED_COLUMNS
 from bids_brainlm.evaluation import metrics as metric_room
-from bids_brainlm.evaluation.metrics import Facts, Metric
+from bids_brainlm.evaluation.metrics import Facts, Metric, mean_known
 from bids_brainlm.evaluation.statistics import (
+    AccuracyTest,
     PrimaryTest,
     accuracy_permutation,
     bootstrap_interval,
+    factor_permutations,
     pairwise_accuracy,
     primary_test,
     sign_flip_p,
@@ -250,21 +252,26 @@ def _parts(predictions: Predictions) -> list[tuple[str, Predictions]]:
 def _facts_rows(
     facts: Facts, predictions: Predictions, named: Mapping[str, NDArray[np.str_]], blocks: NDArray[Any], sampling: Sampling
 ) -> Iterator[_Row]:
+    """The mean over factors, and each factor where there are several; the text's conditions, then readouts."""
     for condition, labels in named.items():
         part = predictions.of(condition if condition in predictions.conditions else "true")
-        hits, truth = facts.hits(labels, part.stimuli), facts.labels(part.stimuli)
-        known = np.isfinite(hits).sum(axis=1)
-        mean = np.divide(np.nansum(hits, axis=1), known, out=np.full(len(hits), np.nan), where=known > 0)
-        columns = [("facts", mean, labels, truth)]
-        columns += [
-            (f"facts_{f}", hits[:, i], labels[:, i], truth[:, i]) for i, f in enumerate(facts.factors) if len(facts.factors) > 1
-        ]
-        for name, values, guess, right in columns:
-            rest: dict[str, float] = {}
-            if len(part) == len(blocks) and (right != "").any():
-                test = accuracy_permutation(guess, right, blocks, sampling.permutations, sampling.seed)
-                rest = {"null_mean": test.null_mean, "p_value": test.p_value}
+        truth, hits = facts.labels(part.stimuli), facts.hits(labels, part.stimuli)
+        columns = [("facts", mean_known(hits)), *((f"facts_{name}", hits[:, i]) for i, name in enumerate(facts.factors))]
+        tests = _facts_tests(labels, truth, blocks, sampling)
+        for (name, values), test in list(zip(columns, tests, strict=True))[: None if len(facts.factors) > 1 else 1]:
+            rest = {} if test is None else {"null_mean": test.null_mean, "p_value": test.p_value}
             yield _estimate(name, condition, values, part.stimuli, sampling, **rest)
+
+
+def _facts_tests(
+    labels: NDArray[np.str_], truth: NDArray[np.str_], blocks: NDArray[Any], sampling: Sampling
+) -> tuple[AccuracyTest | None, ...]:
+    """Of all factors together, then of each."""
+    if len(labels) != len(blocks) or not (truth != "").any():
+        return tuple(None for _ in range(1 + int(truth.shape[1])))
+    settings = (blocks, sampling.permutations, sampling.seed)
+    together: list[AccuracyTest | None] = [accuracy_permutation(labels, truth, *settings)]
+    return tuple(together + list(factor_permutations(labels, truth, *settings)))
 
 
 def phenotype(summaries: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -1,0 +1,283 @@
+"""Charts of the reports: arrays and tables in, matplotlib figures out, encoded as SVG or PNG.
+
+Figures are made with the object interface (no pyplot, no global state). Colours are those of Okabe and Ito, which people with
+any common form of colour blindness can tell apart; every series has a marker or line style of its own as well.
+
+>>> as_svg(histogram(np.array([0.1, 0.2, 0.2, np.nan]), "split-half r"))[:5]
+'<?xml'
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.labelcolor": "#333",
+    "axes.edgecolor": "#888",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "grid.color": "#e9e9e9",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "xtick.color": "#666",
+    "ytick.color": "#666",
+    "xtick.labelcolor": "#333",
+    "ytick.labelcolor": "#333",
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "bids_brainlm",
+}
+
+BLUE, ORANGE, GREY, GREEN, PURPLE, BLACK = "#0072B2", "#D55E00", "#8a8a8a", "#009E73", "#CC79A7", "#222222"
+
+SERIES = {
+    "true": ("true brain", BLUE, "o"),
+    "permuted": ("permuted brain", ORANGE, "s"),
+    "none": ("no brain", GREY, "D"),
+    "ridge": ("ridge readout", GREEN, "^"),
+    "logistic": ("logistic readout", PURPLE, "v"),
+    "observer": ("observer", BLACK, "*"),
+}
+"""Condition or readout -> label, colour, marker."""
+
+TITLES = {
+    "facts": "Facts named",
+    "bleu1": "BLEU-1",
+    "bleu2": "BLEU-2",
+    "bleu3": "BLEU-3",
+    "bleu4": "BLEU-4",
+    "rouge_l": "ROUGE-L",
+    "wer": "Word error rate",
+    "exact": "Exact match",
+    "nll_per_token": "NLL (nats a token)",
+    "nll": "NLL (nats a text)",
+    "nll_permuted_minus_true": "Gain from the brain (nats a text)",
+    "nll_pairwise_permuted": "Pairwise accuracy",
+}
+"""Metric -> words for people; `title` makes them up for others."""
+
+OPEN_ENDED = ("wer", "nll_per_token")
+"""Metrics that get a panel of their own: their scale is not 0 to 1, and lower is better."""
+
+
+def title(metric: str) -> str:
+    """Name of a metric for people.
+
+    >>> title("bleu1"), title("facts_subject"), title("my_metric")
+    ('BLEU-1', 'Facts: subject', 'My metric')
+    """
+    if metric.startswith("facts_"):
+        return f"Facts: {metric.removeprefix('facts_').replace('_', ' ')}"
+    return TITLES.get(metric) or metric.replace("_", " ").capitalize()
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Empty figure of that size in inches, drawn by Agg."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def as_svg(figure: Figure) -> str:
+    """SVG text; the same figure gives the same text."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, dpi=150)
+    return buffer.getvalue()
+
+
+def as_png(figure: Figure, dpi: int = 110) -> bytes:
+    """PNG file content; smaller than SVG for what is made of many pixels (brain maps)."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def training_curves(history: pd.DataFrame) -> Figure:
+    """Training and validation loss by epoch, one panel a phase.
+
+    Parameters
+    ----------
+    history : DataFrame
+        Columns phase, epoch, train_loss, validation_loss (nats a token; nan without validation) and, with several folds, fold.
+        Folds are drawn thin, their mean thick; a ring marks the epoch with the best mean validation loss.
+    """
+    phases = list(dict.fromkeys(history["phase"]))
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(max(4.6, 3.6 * len(phases)), 2.9)
+        axes = figure.subplots(1, max(1, len(phases)), squeeze=False, sharey=True)[0]
+        for axis, phase in zip(axes, phases, strict=False):
+            _curves_of_phase(axis, history[history["phase"] == phase])
+            axis.set_title(f"Phase: {phase}")
+            axis.set_xlabel("Epoch")
+        axes[0].set_ylabel("Loss (nats a token)")
+        axes[-1].legend(loc="upper right")
+    return figure
+
+
+def _curves_of_phase(axis: Axes, rows: pd.DataFrame) -> None:
+    rows = rows.assign(epoch=rows["epoch"] + 1, fold=rows.get("fold", 0))
+    for column, label, colour, style in (
+        ("train_loss", "training", GREY, "--"),
+        ("validation_loss", "validation", BLUE, "-"),
+    ):
+        known = rows.dropna(subset=[column])
+        if known.empty:
+            continue
+        if known["fold"].nunique() > 1:
+            for _, fold in known.groupby("fold"):
+                axis.plot(fold["epoch"], fold[column], style, color=colour, lw=0.7, alpha=0.35)
+        mean = known.groupby("epoch")[column].mean()
+        axis.plot(mean.index, mean, style, color=colour, lw=1.8, label=label, marker="." if len(mean) < 3 else "")
+        if column == "validation_loss":
+            axis.plot(mean.idxmin(), mean.min(), "o", mfc="white", mec=colour, mew=1.6, ms=7)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def histogram(values: ArrayLike, label: str, bins: int = 60) -> Figure:
+    """How values are spread over vertices, with the median.
+
+    Parameters
+    ----------
+    values : (V,) float
+        Nan is left out.
+    label : str
+        Of the horizontal axis, with the unit.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    known = numbers[np.isfinite(numbers)]
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(4.6, 2.9)
+        axis = figure.subplots()
+        axis.grid(axis="x", visible=False)
+        if known.size:
+            axis.hist(known, bins=bins, color=BLUE, alpha=0.85)
+            axis.axvline(float(np.median(known)), color=BLACK, lw=1.2)
+            axis.axvline(0, color=GREY, lw=0.8, ls=":")
+        middle = f"median {np.median(known):.2f}, 95th percentile {np.quantile(known, 0.95):.2f}" if known.size else "no values"
+        axis.set_title(middle)
+        axis.set_xlabel(label)
+        axis.set_ylabel(f"Number of {known.size:,}")
+    return figure
+
+
+def metrics_figure(summary: pd.DataFrame) -> Figure:
+    """Every metric of one participant: true brain against controls and readouts, with 95 % intervals.
+
+    Parameters
+    ----------
+    summary : DataFrame
+        Columns of `bids_brainlm.evaluation.table.METRICS_COLUMNS`. A tick marks the mean of permutations of facts (chance).
+    """
+    shown = [m for m in dict.fromkeys(summary["metric"]) if m not in ("nll", "nll_permuted_minus_true")]
+    shared = sorted((m for m in shown if m not in OPEN_ENDED), key=lambda m: not m.startswith("facts"))
+    panels = [shared] * bool(shared) + [[m] for m in shown if m in OPEN_ENDED]
+    with matplotlib.rc_context(STYLE):
+        heights = [max(1, len(panel)) + 0.7 for panel in panels] or [1.0]
+        figure = new_figure(8.2, 0.5 * sum(heights) + 0.8)
+        axes = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for axis, panel in zip(axes, panels, strict=False):
+            _points(axis, summary, panel)
+            axis.set_yticks(range(len(panel)), [title(m) for m in panel])
+            axis.set_ylim(len(panel) - 0.4, -0.6)
+            axis.set_xlabel(
+                "share or score, 0 to 1: higher is better" if panel is shared else "lower is better", color="#666", fontsize=8
+            )
+        if panels and panels[0] is shared:
+            top = float(np.nanmax([*summary[summary["metric"].isin(shared)][["value", "ci_high"]].max(), 0.05]))
+            axes[0].set_xlim(-0.02, min(1.02, max(top * 1.08, 0.1)))
+        _legend(figure, axes, "outside upper left")
+    return figure
+
+
+def _legend(figure: Figure, axes: Iterable[Axes], place: Any) -> None:
+    handles: dict[str, Any] = {}
+    for axis in axes:
+        found, labels = axis.get_legend_handles_labels()
+        handles = dict(zip(labels, found, strict=True)) | handles
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc=place,
+        ncols=max(1, len(handles)),
+        handletextpad=0.2,
+        columnspacing=1.2,
+        fontsize=8.5,
+    )
+
+
+def _points(axis: Axes, summary: pd.DataFrame, metrics: Sequence[str]) -> None:
+    axis.grid(axis="y", visible=False)
+    for i, metric in enumerate(metrics):
+        rows = summary[summary["metric"] == metric]
+        _spread(axis, rows, i, 0.28)
+        chance = rows[rows["condition"] == "true"]["null_mean"]
+        if metric.startswith("facts") and chance.notna().any():
+            axis.plot([chance.iloc[0]] * 2, [i - 0.4, i + 0.4], color=BLACK, lw=1.2, ls=":", label="chance")
+
+
+def _spread(axis: Axes, rows: pd.DataFrame, height: float, half: float) -> None:
+    """The conditions of one metric, one above the other around a height."""
+    series = [name for name in dict.fromkeys([*SERIES, *rows["condition"]]) if (rows["condition"] == name).any()]
+    offsets = np.linspace(-half, half, len(series)) if len(series) > 1 else [0.0]
+    for offset, name in zip(offsets, series, strict=True):
+        _point(axis, rows[rows["condition"] == name], height + float(offset), name)
+
+
+def _point(axis: Axes, rows: pd.DataFrame, height: float, name: str) -> None:
+    label, colour, marker = SERIES.get(name, (name, BLACK, "X"))
+    for row in rows.itertuples():
+        if pd.notna(row.ci_low):
+            axis.plot([row.ci_low, row.ci_high], [height, height], color=colour, lw=1.6, alpha=0.75, solid_capstyle="round")
+        axis.plot(row.value, height, marker, color=colour, ms=8 if marker == "*" else 5.5, ls="none", label=label)
+
+
+def group_figure(summaries: Mapping[str, pd.DataFrame], metrics: Sequence[str]) -> Figure:
+    """One panel a metric, one line a participant.
+
+    Parameters
+    ----------
+    summaries : mapping of participant label to summary
+    metrics : sequence of str
+        Those shown, where any participant has them.
+    """
+    present = {metric for table in summaries.values() for metric in table["metric"]}
+    panels = [metric for metric in metrics if metric in present]
+    names = list(summaries)
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(max(4.0, 2.9 * len(panels)), 0.3 * len(names) + 1.5)
+        axes = figure.subplots(1, max(1, len(panels)), squeeze=False, sharey=True)[0]
+        for axis, metric in zip(axes, panels, strict=False):
+            _participants(axis, summaries, metric)
+            axis.set_title(title(metric))
+        axes[0].set_yticks(range(len(names)), names)
+        axes[0].set_ylim(len(names) - 0.5, -0.5)
+        _legend(figure, axes, "outside lower left")
+    return figure
+
+
+def _participants(axis: Axes, summaries: Mapping[str, pd.DataFrame], metric: str) -> None:
+    axis.grid(axis="y", visible=False)
+    for i, table in enumerate(summaries.values()):
+        _spread(axis, table[table["metric"] == metric], i, 0.2)
+    if metric == "nll_permuted_minus_true":
+        axis.axvline(0, color=BLACK, lw=1, ls=":")

@@ -1,0 +1,293 @@
+"""The method text: what a run did, in sentences fit for a paper, with its own numbers and citations.
+
+Every sentence follows from a field of `MethodFacts`; a sentence whose field is empty is left out. ``[@key]`` in the sentences
+names a work in data/templates/reports/references.toml; `method_text` turns it into author and year and lists the works at the
+end, `bibliography` writes the same works as BibTeX.
+
+>>> text = method_text(MethodFacts(participant="sub-01", n_texts_test=160, n_permutations=100))
+>>> "100 permuted pairings" in text
+True
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+TEMPLATES = files("bids_brainlm") / "data" / "templates" / "reports"
+_CITATION = re.compile(r"\[@([\w-]+(?:; ?@[\w-]+)*)\]")
+
+
+@dataclass(frozen=True)
+class PhaseFacts:
+    """One phase of training, as it was carried out."""
+
+    name: str
+    groups: tuple[str, ...]
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    precision: str = ""
+    l2: float = 0.0
+    schedule: str = ""
+    best_epoch: int = 0
+
+
+@dataclass(frozen=True)
+class MethodFacts:
+    """What the sentences are made from; empty or zero means not known or not done."""
+
+    participant: str = ""
+    version: str = ""
+    # recordings and responses
+    fmriprep_version: str = ""
+    input_kind: str = "bold"  # bold, betas, or matrix
+    n_runs: int = 0
+    space: str = ""
+    density: str = ""
+    n_vertices: int = 0
+    n_masked: int = 0
+    estimator: str = ""
+    hrf: str = ""
+    high_pass: float = 0.0
+    confounds: tuple[str, ...] = ()
+    center: str = ""
+    n_trials: int = 0
+    n_stimuli: int = 0
+    atlas: str = ""
+    n_parcels: int = 0
+    # model
+    recipe: str = ""
+    llm: str = ""
+    revision: str = ""
+    tokenizer: str = ""
+    n_tokens: int = 0
+    basis_components: int = 0
+    basis_variance: float = 0.0
+    vertex_dropout: float = 0.0
+    lora_rank: int = 0
+    phases: tuple[PhaseFacts, ...] = ()
+    # split
+    scheme: str = ""
+    group: str = ""
+    folds: int = 1
+    n_train: int = 0
+    n_validation: int = 0
+    n_texts_test: int = 0
+    average: tuple[str, ...] = ()
+    shared_texts: int = 0
+    # evaluation
+    n_permutations: int = 0
+    bootstrap: int = 0
+    metrics: tuple[str, ...] = ()
+    readouts: tuple[str, ...] = ()
+    seed: int = 0
+    software: tuple[tuple[str, str], ...] = ()  # name, version
+
+
+@cache
+def references() -> dict[str, dict[str, str]]:
+    """Key -> fields of a cited work."""
+    return tomllib.loads((TEMPLATES / "references.toml").read_text("utf-8"))
+
+
+def method_text(facts: MethodFacts) -> str:
+    """Markdown: paragraphs with headings, then the works cited."""
+    body = _cited(_source(facts))
+    works = [references()[key] for key in cited_keys(facts)]
+    listed = sorted(
+        f"- {w['author'].replace(' and ', '; ')} ({w['year']}). {w['title']}. {w['venue']}. <{w['url']}>" for w in works
+    )
+    return f"{body}\n\n### References\n\n" + "\n".join(listed) + "\n"
+
+
+def bibliography(facts: MethodFacts) -> str:
+    """BibTeX of the works that the method text cites."""
+    entries = []
+    for key in cited_keys(facts):
+        work = references()[key]
+        place = {"article": "journal", "inproceedings": "booktitle"}.get(work["type"], "howpublished")
+        fields = {
+            "author": work["author"],
+            "title": f"{{{work['title']}}}",
+            "year": work["year"],
+            place: work["venue"],
+            "url": work["url"],
+        }
+        entries.append(
+            f"@{work['type']}{{{key},\n" + ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items()) + "\n}\n"
+        )
+    return "\n".join(entries)
+
+
+def cited_keys(facts: MethodFacts) -> list[str]:
+    """Works cited, in the order of the text."""
+    groups = _CITATION.findall(_source(facts))
+    return list(dict.fromkeys(key.strip().removeprefix("@") for group in groups for key in group.split(";")))
+
+
+def _cited(text: str) -> str:
+    def names(match: re.Match[str]) -> str:
+        keys = [key.strip().removeprefix("@") for key in match[1].split(";")]
+        return "(" + "; ".join(references()[key]["cite"] for key in keys) + ")"
+
+    return _CITATION.sub(names, text)
+
+
+def _source(facts: MethodFacts) -> str:
+    parts = {
+        "Responses": _responses(facts),
+        "Model": _model(facts),
+        "Training": _training(facts),
+        "Decoding and evaluation": _evaluation(facts),
+        "Software": _software(facts),
+    }
+    return "\n\n".join(f"### {name}\n\n{' '.join(sentences)}" for name, sentences in parts.items() if sentences)
+
+
+def _responses(f: MethodFacts) -> list[str]:
+    out = []
+    who = f" of {f.participant}" if f.participant else ""
+    if f.input_kind == "bold" and f.n_runs:
+        prepared = (
+            f" preprocessed with fMRIPrep {f.fmriprep_version} [@fmriprep]".replace("  ", " ") if f.fmriprep_version else ""
+        )
+        where = f" in the space {f.space}" + (f" at density {f.density}" if f.density else "") if f.space else ""
+        out.append(f"{_count(f.n_runs, 'BOLD run')}{who}{prepared} were read{where} from a BIDS dataset [@bids].")
+    elif f.n_runs or f.n_trials:
+        out.append(f"Ready single-trial responses{who} were read.")
+    if f.n_vertices:
+        kept = f"Of {f.n_vertices:,} vertices or voxels, {f.n_masked:,} were constant or not finite and left out."
+        out.append(kept if f.n_masked else f"Each recording has {f.n_vertices:,} vertices or voxels.")
+    if f.estimator:
+        out.append(_glm(f))
+    if f.center in ("run", "session"):
+        out.append(f"The mean over the trials of each {f.center} was removed from every vertex, which uses no labels.")
+    if f.n_parcels:
+        source = " [@schaefer]" if f.atlas.lower().startswith("schaefer") else ""
+        out.append(f"Vertices were grouped into {f.n_parcels} parcels ({f.atlas}){source}.")
+    return out
+
+
+def _glm(f: MethodFacts) -> str:
+    kinds = {
+        "lss": "with least squares separate [@lss]",
+        "lsa": "with least squares all, one model for all trials",
+    }
+    hrf = {
+        "glover": " and a canonical haemodynamic response [@glover]",
+        "spm": " and the canonical haemodynamic response of SPM",
+    }
+    nuisance = [f"cosine drifts below {f.high_pass:.3g} Hz"] * bool(f.high_pass)
+    nuisance += [f"the confounds {', '.join(f.confounds)}"] * bool(f.confounds)
+    beside = f", beside {' and '.join(nuisance)}" if nuisance else ""
+    response = (
+        f"The response to each trial, in percent signal change, was estimated {kinds.get(f.estimator, f'with {f.estimator}')}"
+    )
+    return f"{response}{hrf.get(f.hrf, '')}{beside} [@nilearn]."
+
+
+def _model(f: MethodFacts) -> list[str]:
+    out = []
+    if f.recipe:
+        after = " after CorText [@cortext]" if f.recipe == "cortext" else ""
+        out.append(f"Text was decoded by fusing brain responses with a language model, by the recipe {f.recipe}{after}.")
+    if f.tokenizer and f.n_tokens:
+        basis = (
+            f" in a basis of {f.basis_components} principal components of the training texts' token embeddings"
+            if f.basis_components
+            else ""
+        )
+        variance = f" ({f.basis_variance:.0%} of their variance, at most)" if f.basis_components and f.basis_variance else ""
+        out.append(
+            f"A {f.tokenizer} tokenizer turned z-scored responses into {_count(f.n_tokens, 'brain token')}{basis}{variance}."
+        )
+    if f.llm:
+        revision = f" (revision {f.revision})" if f.revision else ""
+        out.append(f"Brain tokens stood before the prompt of {f.llm}{revision} [@transformers].")
+    return out
+
+
+def _training(f: MethodFacts) -> list[str]:
+    out = []
+    if f.n_train:
+        scheme = f"in {f.folds} folds, whose test predictions were pooled" if f.folds > 1 else "once"
+        sizes = f"{f.n_train:,} training, {f.n_validation:,} validation and {f.n_texts_test:,} test examples"
+        out.append(f"Trials were split by {f.group or 'stimulus'} {scheme} ({sizes}{' a fold' if f.folds > 1 else ''}).")
+        out.append("Whatever was fitted with labels or across trials was fitted on training examples alone.")
+    if f.average:
+        out.append(f"Repeats of a stimulus were averaged in {' and '.join(f.average)}.")
+    if f.shared_texts:
+        out.append(f"{_count(f.shared_texts, 'test example')} had a reference text that also occurred in training.")
+    if f.vertex_dropout:
+        out.append(f"In training, each vertex was set to its mean with probability {f.vertex_dropout:g}.")
+    out += [_phase(phase, f.lora_rank, first=i == 0) for i, phase in enumerate(f.phases)]
+    return out
+
+
+def _phase(phase: PhaseFacts, lora_rank: int, first: bool) -> str:
+    groups = {
+        "tokenizer": "the brain tokenizer",
+        "markers": "the marker vectors",
+        "norms": "the layer norms of the language model",
+        "lora": f"low-rank adapters of rank {lora_rank} [@lora]",
+        "all": "the whole language model",
+    }
+    moved = f"Phase “{phase.name}” trained {_list(tuple(groups.get(g, g) for g in phase.groups))} with AdamW{' [@adamw]' * first}"
+    details = [f"learning rate {phase.learning_rate:g}" + (f" ({phase.schedule})" if phase.schedule else "")]
+    details += [f"weight decay {phase.l2:g}"] * bool(phase.l2) + [f"batches of {phase.batch_size}"]
+    if phase.precision:
+        details.append("the language model in " + ("4-bit NF4 [@qlora]" if phase.precision == "nf4" else phase.precision))
+    best = f"; the weights of epoch {phase.best_epoch} had the smallest validation loss and were kept" if phase.best_epoch else ""
+    return f"{moved} for {_count(phase.epochs, 'epoch')}, with {', '.join(details)}{best}."
+
+
+def _evaluation(f: MethodFacts) -> list[str]:
+    out = []
+    if f.n_texts_test:
+        out.append(
+            "Every test text was decoded under three conditions on the same weights: from the true response, from the response "
+            "to another test trial with another stimulus and text (permuted), and without any brain tokens (none)."
+        )
+    if f.n_permutations:
+        out.append(
+            "The primary test, declared beforehand, compared the mean negative log-likelihood of the right texts given their own "
+            f"response with that under {f.n_permutations} permuted pairings [@permutation]; all other p values are secondary."
+        )
+    if any(name.startswith("bleu") for name in f.metrics):
+        out.append("BLEU is the mean of sentence scores, smoothed and in lower case [@bleu; @sacrebleu].")
+    if "rouge_l" in f.metrics:
+        out.append("ROUGE-L is the F1 of the longest common subsequence of words [@rouge].")
+    if "facts" in f.metrics:
+        out.append(
+            "A fact counts as named when the text has a word for it, and for no other value of the same factor, as a whole word."
+        )
+    if f.readouts:
+        out.append(f"Linear classifiers ({_list(f.readouts)}) [@scikit-learn] read the same facts from the same responses.")
+    if f.bootstrap:
+        out.append(
+            f"Intervals (95 %) come from {f.bootstrap:,} bootstrap samples of stimuli [@bootstrap]; none are given below 6."
+        )
+    if f.seed:
+        out.append(f"The random seed was {f.seed}.")
+    return out
+
+
+def _software(f: MethodFacts) -> list[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in f.software)
+    app = f"bids_brainlm {f.version}".strip()
+    flow = "The workflow ran on Nipype [@nipype]" + (
+        "; templates came from TemplateFlow [@templateflow]." if f.atlas and ":" in f.atlas else "."
+    )
+    return [f"Results were produced by {app}" + (f", with {versions}." if versions else "."), flow]
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
+def _list(items: tuple[str, ...]) -> str:
+    return " and ".join(filter(None, [", ".join(items[:-1]), items[-1]])) if items else ""

@@ -1,0 +1,137 @@
+"""Panels: a figure with what a reader needs beside it (title, alternative text, caption), ready for a page or a file."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from bids_brainlm.core.types import Parcellation
+from bids_brainlm.reports import brains, figures
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One figure.
+
+    Parameters
+    ----------
+    name : str
+        Letters and digits, fit for a ``desc-`` label.
+    image : bytes
+        Content of an SVG or PNG file.
+    extension : {".svg", ".png"}
+    width : int
+        Pixels it is shown at, where there is room.
+    alt : str
+        What the figure shows, for those who do not see it, with its main numbers.
+    caption : str
+    """
+
+    name: str
+    image: bytes
+    extension: str
+    width: int
+    alt: str
+    caption: str = ""
+
+    @property
+    def uri(self) -> str:
+        kind = {".svg": "image/svg+xml", ".png": "image/png"}[self.extension]
+        return f"data:{kind};base64,{base64.b64encode(self.image).decode()}"
+
+
+def _drawing(name: str, figure: Figure, alt: str, caption: str = "") -> Panel:
+    return Panel(name, figures.as_svg(figure).encode(), ".svg", _width(figure), alt, caption)
+
+
+def _picture(name: str, figure: Figure, alt: str, caption: str = "") -> Panel:
+    return Panel(name, figures.as_png(figure, dpi=160), ".png", _width(figure), alt, caption)
+
+
+def _width(figure: Figure) -> int:
+    return round(96 * figure.get_figwidth())
+
+
+def training(history: pd.DataFrame) -> Panel:
+    """Loss curves; see `figures.training_curves` for the columns."""
+    last = history.groupby("phase", sort=False)[["train_loss", "validation_loss"]].last()
+    numbers = "; ".join(
+        f"{phase}: training {row.train_loss:.2f}, validation {row.validation_loss:.2f}" for phase, row in last.iterrows()
+    )
+    caption = "Loss in each epoch. A ring marks the epoch with the smallest validation loss, whose weights were kept."
+    return _drawing(
+        "training", figures.training_curves(history), f"Loss curves of training. Last epoch, nats a token: {numbers}.", caption
+    )
+
+
+def metrics(summary: pd.DataFrame) -> Panel:
+    """Every metric against its controls."""
+    rows = summary[~summary["metric"].isin(["nll", "nll_permuted_minus_true"])]
+    numbers = "; ".join(
+        f"{figures.title(str(metric))}: "
+        + ", ".join(f"{figures.SERIES.get(r.condition, (r.condition,))[0]} {r.value:.2f}" for r in part.itertuples())
+        for metric, part in rows.groupby("metric", sort=False)
+    )
+    caption = (
+        "Means over test texts with 95 % intervals over stimuli. Dotted: mean of the facts when labels are permuted within runs."
+    )
+    return _drawing("metrics", figures.metrics_figure(summary), f"Metrics by condition. {numbers}.", caption)
+
+
+def reliability(values: ArrayLike, n_left: int | None = None, mask: NDArray[np.bool_] | None = None) -> tuple[Panel, ...]:
+    """Split-half reliability: histogram, and map on the cortex (``n_left`` given) or in the volume (``mask`` given).
+
+    Parameters
+    ----------
+    values : (V,) float
+        Correlation of half means over stimuli; nan where not known.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    known = numbers[np.isfinite(numbers)]
+    middle = f"median {np.median(known):.2f}, 95th percentile {np.quantile(known, 0.95):.2f}" if known.size else "no values"
+    label = "Split-half reliability (r)"
+    caption = "Correlation, over stimuli, of the mean response in one half of the repeats with that in the other."
+    out = [_drawing("reliability", figures.histogram(numbers, label), f"Histogram of split-half reliability: {middle}.", caption)]
+    out += value_map("reliabilitymap", numbers, label, n_left, mask, "Where responses are reliable.")
+    return tuple(out)
+
+
+def value_map(
+    name: str, values: ArrayLike, label: str, n_left: int | None = None, mask: NDArray[np.bool_] | None = None, caption: str = ""
+) -> tuple[Panel, ...]:
+    """Map of one value a vertex or voxel; nothing where there is neither a surface nor a volume."""
+    if n_left is not None:
+        alt = f"{label} on four views of the inflated cortex."
+        return (_picture(name, brains.surface_map(values, n_left, label), alt, caption),)
+    if mask is not None:
+        return (_picture(name, brains.volume_map(values, mask, label), f"{label} in slices of the volume.", caption),)
+    return ()
+
+
+def parcels(parcellation: Parcellation, mask: NDArray[np.bool_] | None = None) -> tuple[Panel, ...]:
+    """Where the parcels are: on the cortex, or in the volume that ``mask`` (X, Y, Z) describes."""
+    count = f"{parcellation.n_parcels} parcels of {parcellation.name}"
+    caption = f"{count}; each becomes one brain token. Vertices in grey belong to none."
+    if mask is not None:
+        figure = brains.volume_map(np.where(parcellation.labels > 0, parcellation.labels, np.nan), mask, "Parcel")
+        return (_picture("parcels", figure, f"{count} in slices of the volume.", caption.replace("Vertices", "Voxels")),)
+    if 0 < parcellation.n_left < parcellation.labels.size:
+        figure = brains.parcel_map(parcellation.labels, parcellation.n_left)
+        return (_picture("parcels", figure, f"{count} on four views of the inflated cortex.", caption),)
+    return ()
+
+
+def group(
+    summaries: Mapping[str, pd.DataFrame], shown: tuple[str, ...] = ("nll_permuted_minus_true", "facts", "rouge_l", "wer")
+) -> Panel:
+    """Metrics of every participant."""
+    bars = "One line a participant; bars are 95 % intervals over stimuli."
+    caption = f"{bars} Gain: nats by which the right texts are likelier given their own brain."
+    alt = f"Metrics by condition of {len(summaries)} participants."
+    return _drawing("group", figures.group_figure(summaries, shown), alt, caption)
