@@ -19,8 +19,8 @@ brainlm make-lm "$folder/bids/derivatives/simulation/corpus.tsv" "$folder/llm" -
 decode() {
   bids_brainlm "$folder/bids" "$folder/out" "$1" -w "$folder/work" --llm "$folder/llm" --offline \
     --texts stimuli/captions.tsv --key-column stim_id --facts derivatives/simulation/stimuli.tsv \
-    --split column --atlas kmeans100 --nprocs "${NPROCS:-2}" --random-seed "$seed" --set split.source=split $settings
+    --split column --recipe cortext-small --nprocs "${NPROCS:-2}" --random-seed "$seed" --set split.source=split $settings
 }
 decode participant
 decode group
-echo "report: $PWD/$folder/out/group.html"
+echo "report: $(cd "$folder" && pwd)/out/group.html"
