@@ -26,7 +26,7 @@ from bids_brainlm.io.names import bids_folder, bids_name, parse, run_entities
 from bids_brainlm.io.surfaces import Geometry, Volume, density_of, load_mask
 
 gifti: Any = nib.gifti
-_OWN = ("Description", "EstimationMethod", "Density", "TrialIDs")
+_OWN = ("Description", "EstimationMethod", "Density", "Resolution", "TrialIDs")
 DESCRIPTION = "Single-trial responses, one data array or volume a trial, in the order of TrialIDs."
 STRUCTURES = {"L": "CortexLeft", "R": "CortexRight"}
 
@@ -83,7 +83,7 @@ def write_betas(out_dir: Path, betas: Betas) -> list[Path]:
         paths = [_write_gifti(folder, named, side, half, betas.trial_ids) for side, half in halves.items()]
     else:
         paths = [_write_nifti(folder / bids_name(named, "statmap", ".nii.gz"), betas.data, geometry.volume)]
-        paths.append(_write_mask(folder, named, geometry.volume))
+        paths.append(_write_mask(folder, named, geometry))
     fields = {"Description": DESCRIPTION, **_fields(betas), "TrialIDs": list(betas.trial_ids)}
     return [*paths, write_json(folder / bids_name(named, "statmap", ".json"), fields)]
 
@@ -203,10 +203,15 @@ def _place(out_dir: Path, betas: Betas, stat: str, atlas: str = "") -> tuple[Pat
 
 def _fields(betas: Betas) -> dict[str, Any]:
     """JSON fields that every file of these responses carries."""
-    geometry = betas.geometry
+    kept = {key: value for key, value in betas.sidecar.items() if key not in _OWN}
+    return {"EstimationMethod": betas.estimator, **_sampling(betas.geometry), **kept}
+
+
+def _sampling(geometry: Geometry) -> dict[str, str]:
+    """What BIDS wants to be told where a name has ``den-`` or ``res-``."""
     density = f"{geometry.n_left} vertices a hemisphere (fsaverage {geometry.density})"
-    own = {"Density": density} if geometry.density else {}
-    return {"EstimationMethod": betas.estimator, **own, **{key: value for key, value in betas.sidecar.items() if key not in _OWN}}
+    resolution = f"That of the BOLD series called res-{geometry.resolution}."
+    return ({"Density": density} if geometry.density else {}) | ({"Resolution": resolution} if geometry.resolution else {})
 
 
 def _write_gifti(folder: Path, named: Mapping[str, str], side: str, data: Floats, trial_ids: Sequence[str]) -> Path:
@@ -234,12 +239,16 @@ def _write_nifti(path: Path, betas: Floats, volume: Volume) -> Path:
     return path
 
 
-def _write_mask(folder: Path, named: Mapping[str, str], volume: Volume) -> Path:
+def _write_mask(folder: Path, named: Mapping[str, str], geometry: Geometry) -> Path:
+    volume = geometry.volume
+    if volume is None:
+        raise ValueError("surfaces have no mask of voxels")
     voxels = np.zeros(int(np.prod(volume.shape)), dtype=np.uint8)
     voxels[volume.index] = 1
     path = folder / _mask_name(named, ".nii.gz")
     _save_nifti(path, voxels.reshape(volume.shape), volume)
-    write_json(folder / _mask_name(named, ".json"), {"Type": "Brain", "Description": "Voxels of the single-trial responses."})
+    fields = {"Type": "Brain", "Description": "Voxels of the single-trial responses.", **_sampling(geometry)}
+    write_json(folder / _mask_name(named, ".json"), fields)
     return path
 
 

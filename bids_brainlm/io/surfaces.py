@@ -48,7 +48,7 @@ class Volume:
     index: Ints
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Geometry:
     """What the columns of a matrix are.
 
