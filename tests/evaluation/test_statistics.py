@@ -11,6 +11,8 @@ from bids_brainlm.evaluation.statistics import (
     PrimaryTest,
     accuracy_permutation,
     bootstrap_interval,
+    factor_permutations,
+    group_verdict,
     pairwise_accuracy,
     permutation_p,
     primary_test,
@@ -145,3 +147,31 @@ def test_sign_flip_against_every_flip() -> None:
 def test_pairwise_accuracy_counts_ties_half() -> None:
     np.testing.assert_array_equal(pairwise_accuracy([1, 2, 3], [2, 2, 2]), [1, 0.5, 0])
     np.testing.assert_array_equal(pairwise_accuracy([1.0], [[2.0], [0.0]]), [0.5])
+
+
+def test_factors_are_tested_on_the_permutations_of_the_whole() -> None:
+    rng = np.random.default_rng(4)
+    true = rng.choice(["a", "b"], size=(40, 2))
+    said = true.copy()
+    said[:, 1] = rng.permutation(said[:, 1])
+    right, wrong = factor_permutations(said, true, np.zeros(40), n=199)
+    assert right is not None
+    assert wrong is not None
+    assert right.p_value == 1 / 200
+    assert wrong.p_value > 0.01
+    both = accuracy_permutation(said, true, np.zeros(40), n=199)
+    assert both.accuracy == pytest.approx((right.accuracy + wrong.accuracy) / 2)
+    assert both.null_mean == pytest.approx((right.null_mean + wrong.null_mean) / 2)
+    unknown = np.stack([true[:, 0], np.full(40, "")], axis=1)
+    assert factor_permutations(said, unknown, np.zeros(40), n=5)[1] is None
+
+
+def test_group_verdict_tests_over_participants_from_six_on() -> None:
+    found, null = PrimaryTest(1.0, 0.01, 30, 99), PrimaryTest(0.0, 0.5, 30, 99)
+    assert (
+        group_verdict({"a": found, "b": null})
+        == "The text depends on the brain in 1 of 2 participants (mean gain 0.50 nats a text)."
+    )
+    assert "over participants" in group_verdict({str(i): found for i in range(6)})
+    assert group_verdict({"a": null}).startswith("No evidence that the text came from the brain in any of 1 participant (")
+    assert group_verdict({}).startswith("No participant")

@@ -1,0 +1,86 @@
+"""Figures show what they are given: marks at the values, a ring at the best epoch, the same bytes each time."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bids_brainlm.reports import figures, panels
+
+
+def rows() -> pd.DataFrame:
+    table = [
+        ("nll_permuted_minus_true", "true", 1.5, 1.0, 2.0, 9.0),
+        ("facts", "true", 0.6, 0.5, 0.7, 0.2),
+        ("facts", "permuted", 0.2, 0.1, 0.3, np.nan),
+        ("facts", "ridge", 0.4, np.nan, np.nan, np.nan),
+        ("wer", "true", 0.5, 0.4, 0.6, np.nan),
+        ("wer", "permuted", 1.4, 1.3, 1.5, np.nan),
+    ]
+    frame = pd.DataFrame(table, columns=["metric", "condition", "value", "ci_low", "ci_high", "null_mean"])
+    return frame.assign(n=20, p_value=0.01)
+
+
+def drawn(figure: Figure) -> list[tuple[list[float], list[float]]]:
+    return [(list(line.get_xdata()), list(line.get_ydata())) for axis in figure.axes for line in axis.lines]
+
+
+def test_metrics_figure_has_a_mark_an_interval_and_chance_for_each_value() -> None:
+    figure = figures.metrics_figure(rows())
+    xs = [x for x, _ in drawn(figure)]
+    for value in (0.6, 0.2, 0.4, 0.5, 1.4):
+        assert [value] in xs
+    assert [0.5, 0.7] in xs  # an interval
+    assert [0.2, 0.2] in xs  # chance
+    assert len(xs) == 5 + 4 + 1  # ridge has no interval; the primary test is not in this figure
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["true brain", "permuted brain", "ridge readout", "chance"]
+
+
+def test_group_figure_has_a_line_a_participant() -> None:
+    figure = figures.group_figure({"sub-01": rows(), "sub-02": rows()}, ("nll_permuted_minus_true", "facts", "absent"))
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["Gain from the brain (nats a text)", "Facts named"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["sub-01", "sub-02"]
+
+
+def test_training_curves_mark_the_best_epoch() -> None:
+    history = pd.DataFrame(
+        {
+            "phase": ["a"] * 3 + ["b"],
+            "epoch": [0, 1, 2, 0],
+            "train_loss": [3.0, 2.0, 1.0, 1.0],
+            "validation_loss": [3.0, 2.0, 2.5, np.nan],
+        }
+    )
+    figure = figures.training_curves(history)
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["Phase: a", "Phase: b"]
+    assert ([2], [2.0]) in drawn(figure)
+    assert ([1, 2, 3], [3.0, 2.0, 1.0]) in drawn(figure)
+    folds = pd.concat([history.assign(fold=0), history.assign(fold=1, validation_loss=history["validation_loss"] + 1)])
+    assert ([2], [2.5]) in drawn(figures.training_curves(folds))
+
+
+def test_histogram_counts_known_values_and_survives_none() -> None:
+    figure = figures.histogram(np.r_[np.linspace(-1, 1, 101), np.nan], "r", bins=10)
+    assert sum(patch.get_height() for patch in figure.axes[0].patches) == 101
+    assert figures.histogram(np.full(5, np.nan), "r").axes[0].get_title(loc="left") == "no values"
+
+
+def test_encodings_are_valid_not_empty_and_repeatable() -> None:
+    svg = figures.as_svg(figures.metrics_figure(rows()))
+    assert svg == figures.as_svg(figures.metrics_figure(rows()))
+    root = ET.fromstring(svg)
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}path"))) > 50
+    assert figures.as_png(figures.metrics_figure(rows())).startswith(b"\x89PNG")
+
+
+def test_panels_say_their_numbers_in_words() -> None:
+    panel = panels.metrics(rows())
+    assert "Facts named: true brain 0.60, permuted brain 0.20, ridge readout 0.40" in panel.alt
+    assert panel.uri.startswith("data:image/svg+xml;base64,")
+    history = pd.DataFrame({"phase": ["a"], "epoch": [0], "train_loss": [3.0], "validation_loss": [2.0]})
+    assert "a: training 3.00, validation 2.00" in panels.training(history).alt
+    assert panels.group({"sub-01": rows()}).image

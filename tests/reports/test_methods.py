@@ -1,0 +1,113 @@
+"""The method text carries the run's numbers, cites what was used and nothing else, and every citation has an entry."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from bids_brainlm.reports.methods import MethodFacts, PhaseFacts, bibliography, cited_keys, method_text, references
+
+FULL = MethodFacts(
+    participant="sub-01",
+    version="1.2.3",
+    fmriprep_version="25.2.5",
+    n_runs=8,
+    space="fsaverage",
+    density="10k",
+    n_vertices=20484,
+    n_masked=12,
+    estimator="lss",
+    hrf="glover",
+    high_pass=0.0078125,
+    confounds=("trans_x", "rot_x"),
+    center="run",
+    atlas="Schaefer2018:100:7n",
+    n_parcels=100,
+    recipe="cortext",
+    llm="org/model",
+    revision="abc",
+    tokenizer="parcelwise",
+    n_tokens=100,
+    basis_components=921,
+    basis_variance=0.97,
+    vertex_dropout=0.5,
+    lora_rank=16,
+    phases=(
+        PhaseFacts("tokenizers", ("tokenizer", "norms"), 20, 1e-3, 25, "bf16", 0.2, "cosine", 17),
+        PhaseFacts("lora", ("tokenizer", "norms", "lora"), 2, 2e-5, 25, "nf4"),
+    ),
+    group="stimulus",
+    folds=5,
+    n_train=576,
+    n_validation=64,
+    n_texts_test=160,
+    average=("test",),
+    shared_texts=3,
+    n_permutations=100,
+    bootstrap=2000,
+    metrics=("bleu1", "rouge_l", "facts"),
+    readouts=("ridge", "logistic"),
+    seed=42,
+    software=(("torch", "2.8"),),
+)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        "8 BOLD runs",
+        "fMRIPrep 25.2.5",
+        "20,484",
+        "12 were",
+        "trans_x, rot_x",
+        "100 parcels",
+        "921",
+        "rank 16",
+        "20 epochs",
+        "epoch 17",
+    ]
+    + [
+        "0.001",
+        "576 training",
+        "5 folds",
+        "3 test examples",
+        "100 permuted",
+        "2,000 bootstrap",
+        "seed was 42",
+        "bids_brainlm 1.2.3",
+    ],
+)
+def test_numbers_of_the_run_are_in_the_text(number: str) -> None:
+    assert number in method_text(FULL)
+
+
+def test_works_are_cited_when_used_and_only_then() -> None:
+    used = {"cortext", "fmriprep", "nilearn", "nipype", "templateflow", "schaefer", "transformers", "lora", "qlora", "lss"}
+    assert used <= set(cited_keys(FULL))
+    matrix = MethodFacts(
+        input_kind="matrix", n_trials=96, recipe="mine.toml", llm="gpt2", phases=(PhaseFacts("one", ("tokenizer",), 1, 1e-3, 8),)
+    )
+    assert not {"cortext", "fmriprep", "schaefer", "lora", "qlora", "lss", "templateflow"} & set(cited_keys(matrix))
+    assert set(cited_keys(FULL)) <= set(references())
+
+
+def test_text_list_and_bibliography_agree() -> None:
+    text, entries = method_text(FULL), bibliography(FULL)
+    for key in cited_keys(FULL):
+        assert references()[key]["cite"] in text
+        assert references()[key]["url"] in text
+        assert re.search(rf"@\w+{{{key},", entries)
+    assert "[@" not in text
+    assert entries.count("{") == entries.count("}")
+
+
+def test_every_reference_is_complete() -> None:
+    for work in references().values():
+        assert {"cite", "type", "author", "title", "year", "venue", "url"} == set(work)
+        assert work["cite"].endswith(work["year"])
+        assert work["url"].startswith("https://")
+
+
+def test_nothing_known_is_still_a_text() -> None:
+    assert method_text(MethodFacts()).startswith("### Software")
