@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import sys
@@ -61,3 +62,34 @@ def test_without_the_plug_in_its_names_are_unknown() -> None:
     done = _python(METRIC)
     assert done.returncode != 0
     assert "word_overlap" not in done.stdout
+
+
+def _run(command: str, *args: object, plugin: Path, folder: Path) -> str:
+    code = f"import sys; from bids_brainlm.cli.{command} import main; sys.exit(main(sys.argv[1:]))"
+    environment = os.environ | {"PYTHONPATH": str(plugin), "OMP_NUM_THREADS": "1"}
+    argv = [sys.executable, "-c", code, *map(str, args)]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, env=environment, cwd=folder, stdin=subprocess.DEVNULL, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_command_line_trains_and_judges_with_the_plug_in(plugin: Path, tmp_path: Path) -> None:
+    simulated = "simulate bids --participants 1 --runs 3 --trials 45 --repeats 1 --space T1w"
+    _run("companion", *simulated.split(), plugin=plugin, folder=tmp_path)
+    corpus = "make-lm bids/derivatives/simulation/corpus.tsv llm --steps 5 --width 32 --layers 1"
+    _run("companion", *corpus.split(), plugin=plugin, folder=tmp_path)
+    command = (
+        "bids out participant --llm llm --offline --texts stimuli/captions.tsv --key-column stim_id --split column --space T1w "
+        "--atlas bids/derivatives/simulation/atlas/space-T1w_atlas-cubes_dseg.nii.gz --nprocs 1 --tokenizer pooled "
+        "--metrics bleu1 word_overlap --set split.source=split model.options={n_tokens=3} phases.0.epochs=1 phases.1.epochs=1 "
+        "decode.permutations=3 decode.max_new_tokens=4"
+    )
+    _run("app", *command.split(), plugin=plugin, folder=tmp_path)
+    with next((tmp_path / "out" / "sub-01" / "beh").glob("*_desc-metrics_beh.tsv")).open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["metric"] == "word_overlap"]
+    assert {row["condition"] for row in rows} == {"true", "permuted", "none"}
+    assert all(0 <= float(row["value"]) <= 1 for row in rows)
+    assert "pooled" in next((tmp_path / "out" / "sub-01" / "model").glob("*.json")).read_text("utf-8")

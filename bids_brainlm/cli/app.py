@@ -7,6 +7,7 @@ say where things are and how much is shown.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import logging
 import os
@@ -121,7 +122,7 @@ def request_from(ctx: click.Context, given: dict[str, Any]) -> Request:
     ConfigError
         For a setting that does not exist or cannot have its value.
     """
-    config = load(given["recipe"], given["config_file"], given_settings(ctx), given["overrides"])
+    config = _located(load(given["recipe"], given["config_file"], given_settings(ctx), given["overrides"]))
     bids_dir, out_dir, work_dir = (given[name].resolve() for name in ("bids_dir", "output_dir", "work_dir"))
     _refuse_writing_into_input(bids_dir, out_dir, work_dir)
     if not bids_dir.is_dir():
@@ -140,6 +141,18 @@ def request_from(ctx: click.Context, given: dict[str, Any]) -> Request:
         verbosity=given["verbose"] - given["quiet"],
         reports_only=given["reports_only"],
     )
+
+
+def _located(config: Config) -> Config:
+    """Make paths absolute that may also be names: Nipype's nodes run in folders of their own."""
+    model = dataclasses.replace(config.model, llm=_absolute(config.model.llm))
+    parcels = dataclasses.replace(config.parcels, atlas=_absolute(config.parcels.atlas))
+    return dataclasses.replace(config, model=model, parcels=parcels)
+
+
+def _absolute(name: str) -> str:
+    path = Path(name).expanduser()
+    return str(path.resolve()) if name and path.exists() else name
 
 
 def _refuse_writing_into_input(bids_dir: Path, out_dir: Path, work_dir: Path) -> None:

@@ -92,6 +92,16 @@ def test_the_whole_request(bids: Path, runner: Any) -> None:
     assert (resolved.input.tasks, resolved.phases[0].epochs, resolved.run.offline) == (("rest",), 3, True)
 
 
+def test_folders_are_made_absolute_and_names_left_alone(bids: Path, runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = runner(lambda request: [])
+    monkeypatch.chdir(bids.parent)
+    (bids.parent / "llm").mkdir()
+    assert _call(bids, "--llm", "llm", "--atlas", "kmeans100") == 0
+    assert _call(bids, "--llm", "org/model") == 0
+    assert seen[0].config.model.llm == str(bids.parent / "llm")
+    assert (seen[0].config.parcels.atlas, seen[1].config.model.llm) == ("kmeans100", "org/model")
+
+
 def test_settings_not_given_stay_those_of_the_recipe(bids: Path, runner: Any) -> None:
     seen = runner(lambda request: [])
     assert _call(bids) == 0
