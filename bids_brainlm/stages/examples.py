@@ -54,11 +54,13 @@ def examples_of(request: Request, trials: Trials) -> Examples:
     groups = _groups(trials, texts.stimulus, config.split.group)
     rows, prompts, references, ids = [], [], [], []
     for row, items in enumerate(texts.items):
-        for k, item in enumerate(items if texts.keep[row] else ()):
+        # Several rows that answer the same question are several references of one example.
+        asked = list({item.question: item for item in reversed(items)}.values())[::-1] if texts.keep[row] else []
+        for k, item in enumerate(asked):
             rows.append(row)
             prompts.append(Prompt(item.question or default, item.answer))
             references.append(item.references)
-            ids.append(str(trials.table["trial_id"].iloc[row]) + (f"_q-{k + 1}" if len(items) > 1 else ""))
+            ids.append(str(trials.table["trial_id"].iloc[row]) + (f"_q-{k + 1}" if len(asked) > 1 else ""))
     if len(rows) < FEWEST:
         remedy = "check tasks, runs and the text settings"
         raise InputError(f"{len(rows)} trial(s) with a text", trials.path, expected=f"at least {FEWEST}", remedy=remedy)

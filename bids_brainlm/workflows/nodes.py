@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from bids_brainlm.config import Request, as_tree, build
 from bids_brainlm.errors import BrainLMError
 from bids_brainlm.io.files import atomic_write
 from bids_brainlm.stages import cache
+
+LOGGER = logging.getLogger(__name__)
 
 
 def to_json(request: Request) -> str:
@@ -26,6 +29,11 @@ def from_json(text: str) -> Request:
     paths = {name: Path(fields[name]) for name in ("bids_dir", "out_dir", "work_dir")}
     derivatives = {name: Path(path) for name, path in fields["derivatives"].items()}
     return Request(**{**fields, **paths, "derivatives": derivatives, "participants": tuple(fields["participants"]), "config": build(fields["config"])})
+
+
+def level_of(verbosity: int) -> int:
+    """Number of ``-v`` minus ``-q`` -> level of our own logger."""
+    return {-2: logging.ERROR, -1: logging.WARNING, 0: logging.INFO}.get(max(verbosity, -2), logging.DEBUG)
 
 
 class _StageInput(BaseInterfaceInputSpec):
@@ -49,9 +57,13 @@ class RunStage(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         request, stage = from_json(self.inputs.request), cache.Stage.from_json(self.inputs.stage)
-        logging.getLogger("bids_brainlm").setLevel(logging.WARNING if request.verbosity < 1 else logging.INFO)
+        # A worker process starts without handlers; in the main process this does nothing.
+        logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+        logging.getLogger("bids_brainlm").setLevel(level_of(request.verbosity))
         try:
+            start = time.perf_counter()
             cache.run(stage, request, request.out_dir)
+            LOGGER.info("%s: done in %.0f s", stage.name, time.perf_counter() - start)
         except BrainLMError as error:
             # The crash file of Nipype holds the traceback; this holds the one line that the user is to read.
             with atomic_write(fault_path(request, stage.name)) as partial:

@@ -95,10 +95,10 @@ def _with_followers(stages: Sequence[cache.Stage], stale: Sequence[cache.Stage])
 
 
 def _execute(request: Request, plans: dict[str, list[cache.Stage]]) -> None:
+    _quiet_nipype(request)
     from bids_brainlm.workflows import nodes
     from bids_brainlm.workflows.graphs import init_bids_brainlm_wf
 
-    _quiet_nipype(request)
     for stages in plans.values():
         for stage in stages:
             nodes.fault_path(request, stage.name).unlink(missing_ok=True)
@@ -117,12 +117,16 @@ def _execute(request: Request, plans: dict[str, list[cache.Stage]]) -> None:
 
 
 def _quiet_nipype(request: Request) -> None:
-    """Nipype reports every failed node with a traceback, which its crash files hold anyway; ``-v -v`` shows it."""
-    from nipype import config, logging as nipype_logging
+    """Nipype tells every step and every traceback, which its crash files hold anyway; ``-v -v`` shows them.
 
+    Worker processes import Nipype anew, so the setting must stand in a file; that file also keeps Nipype out of a home
+    folder that may not be writable.
+    """
     level = "INFO" if request.verbosity >= 2 else "CRITICAL"
-    config.update_config({"logging": {"workflow_level": level, "interface_level": level}})
-    nipype_logging.update_logging(config)
+    folder = request.work_dir / "nipype"
+    lines = ["[logging]", *(f"{part}_level = {level}" for part in ("workflow", "interface", "utils")), "[execution]", "check_version = false", ""]
+    write_text(folder / "nipype.cfg", "\n".join(lines))
+    os.environ["NIPYPE_CONFIG_DIR"] = str(folder)
 
 
 def _outcome(request: Request, participant: str, stages: Sequence[cache.Stage]) -> Outcome:
