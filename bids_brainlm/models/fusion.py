@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import GenerationConfig, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from bids_brainlm.core.types import Affine
 from bids_brainlm.language.render import Rendered
@@ -207,15 +208,17 @@ class BrainLM(nn.Module):
             raise ValueError("prompts differ before their last brain slot")
         # The last brain token goes with the text, so that the first token of the text has its predictor.
         prefix = collate([_cut(texts[0][0], 0, n_prefix + 1)] * len(vertices), vertices.cpu().numpy()).to(self.device)
-        embeddings = self.embed(prefix)
-        cache = self.llm(inputs_embeds=embeddings[:, :-1], use_cache=True, logits_to_keep=1).past_key_values if n_prefix else None
         out = []
-        for row in texts:
-            tail = collate([_cut(item, n_prefix, len(item.ids)) for item in row], None).to(self.device)
-            tail_embeddings = self.llm.get_input_embeddings()(tail.ids)
-            tail_embeddings[:, :1] = embeddings[:, -1:]
-            logits, targets, index = _predict(self.llm, tail_embeddings, tail, copy.deepcopy(cache), n_prefix)
-            out.append(_sum_nll(logits, targets, index, len(row)))
+        with self.precision():
+            embeddings = self.embed(prefix)
+            known = self.llm(inputs_embeds=embeddings[:, :-1], use_cache=True, logits_to_keep=1) if n_prefix else None
+            for row in texts:
+                tail = collate([_cut(item, n_prefix, len(item.ids)) for item in row], None).to(self.device)
+                tail_embeddings = self.llm.get_input_embeddings()(tail.ids)
+                tail_embeddings[:, :1] = embeddings[:, -1:]
+                cache = None if known is None else copy.deepcopy(known.past_key_values)
+                logits, targets, index = _predict(self.llm, tail_embeddings, tail, cache, n_prefix)
+                out.append(_sum_nll(logits, targets, index, len(row)))
         return torch.stack(out)
 
     @torch.no_grad()
@@ -227,20 +230,21 @@ class BrainLM(nn.Module):
         list of B lists of int
             New token ids, up to and without the first stop token.
         """
-        out = self.llm.generate(
-            inputs_embeds=self.embed(batch),
-            attention_mask=batch.mask,
-            max_new_tokens=max_new_tokens,
-            num_beams=beams,
-            do_sample=False,
-            # Sampling settings of the model's own file do not apply to a search and would only draw warnings.
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            repetition_penalty=repetition_penalty,
-            eos_token_id=list(stop),
-            pad_token_id=stop[0],
-        )
+        # What the model's own file says (sampling, penalties, limits) does not belong to a search that is to be the same for all.
+        self.llm.generation_config = GenerationConfig()
+        # Given as a setting, transformers would exempt as many generated tokens as the prompt has padding.
+        penalty = [RepetitionPenaltyLogitsProcessor(float(repetition_penalty))] if repetition_penalty != 1 else []
+        with self.precision():
+            out = self.llm.generate(
+                inputs_embeds=self.embed(batch),
+                attention_mask=batch.mask,
+                max_new_tokens=max_new_tokens,
+                num_beams=beams,
+                do_sample=False,
+                logits_processor=LogitsProcessorList(penalty),
+                eos_token_id=list(stop),
+                pad_token_id=stop[0],
+            )
         return [_until(row, stop) for row in out.tolist()]
 
 

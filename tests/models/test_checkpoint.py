@@ -1,0 +1,68 @@
+"""A checkpoint comes back bit by bit, and appears whole or not at all."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bids_brainlm.errors import InputError
+from bids_brainlm.models import checkpoint
+
+TENSORS = {
+    "weights": torch.randn(3, 4),
+    "half": torch.randn(5).bfloat16(),
+    "labels": torch.arange(4, dtype=torch.int32),
+    "turned": torch.randn(4, 2).T,
+    "step": torch.tensor(7.0),
+}
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    about = {"key": "k", "position": {"best": math.inf, "history": [{"loss": 0.1 + 0.2}]}, "text": "Käse ☃"}
+    checkpoint.save(tmp_path / "new" / "folder" / "a.safetensors", TENSORS, about)
+    tensors, found = checkpoint.load(tmp_path / "new" / "folder" / "a.safetensors")
+    assert found == about
+    assert tensors.keys() == TENSORS.keys()
+    for name, value in TENSORS.items():
+        assert tensors[name].dtype == value.dtype
+        assert torch.equal(tensors[name], value)
+    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["a.safetensors"]
+
+
+def test_parameters_are_saved_without_their_gradients(tmp_path: Path) -> None:
+    weight = torch.nn.Parameter(torch.randn(2))
+    checkpoint.save(tmp_path / "a.safetensors", {"w": weight}, {})
+    assert torch.equal(checkpoint.load(tmp_path / "a.safetensors")[0]["w"], weight.detach())
+
+
+def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.safetensors"
+    checkpoint.save(path, {"w": torch.zeros(2)}, {"epoch": 1})
+
+    def half_done(_tensors: object, target: Path, **_: object) -> None:
+        Path(target).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save_file", half_done)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(path, {"w": torch.ones(2)}, {"epoch": 2})
+    tensors, about = checkpoint.load(path)
+    assert about == {"epoch": 1}
+    assert torch.equal(tensors["w"], torch.zeros(2))
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        checkpoint.load(path)
+    save_file({"w": torch.zeros(2)}, path)
+    with pytest.raises(InputError, match=r"not a readable checkpoint.*a\.safetensors.*training then starts anew"):
+        checkpoint.load(path)
+    checkpoint.save(path, TENSORS, {})
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        checkpoint.load(path)
