@@ -222,7 +222,9 @@ class BrainLM(nn.Module):
         return torch.stack(out)
 
     @torch.no_grad()
-    def generate(self, batch: Batch, *, stop: Sequence[int], max_new_tokens: int, beams: int = 1, repetition_penalty: float = 1.0) -> list[list[int]]:
+    def generate(
+        self, batch: Batch, *, stop: Sequence[int], max_new_tokens: int, beams: int = 1, repetition_penalty: float = 1.0
+    ) -> list[list[int]]:
         """Continue left-padded prompts; deterministic (greedy or beam search).
 
         Returns
@@ -231,7 +233,7 @@ class BrainLM(nn.Module):
             New token ids, up to and without the first stop token.
         """
         # What the model's own file says (sampling, penalties, limits) does not belong to a search that is to be the same for all.
-        self.llm.generation_config = GenerationConfig()
+        self.llm.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         # Given as a setting, transformers would exempt as many generated tokens as the prompt has padding.
         penalty = [RepetitionPenaltyLogitsProcessor(float(repetition_penalty))] if repetition_penalty != 1 else []
         with self.precision():

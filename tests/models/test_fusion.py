@@ -1,4 +1,4 @@
-"""Brain tokens in prompts: every shortcut (batches, caches, search) gives what the plain language model gives, in every family."""
+"""Brain tokens in prompts: every shortcut (batches, caches, search) gives what the plain model gives, in every family."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -365,7 +364,7 @@ def test_the_models_own_settings_of_generation_do_not_apply(make_llm: Maker, cap
     llm = load_llm(str(make_llm("llama")))
     for name, value in {
         "do_sample": True, "temperature": 0.6, "top_k": 3, "top_p": 0.9, "repetition_penalty": 1.9, "no_repeat_ngram_size": 1,
-        "min_new_tokens": 7, "num_beams": 3, "max_length": 30, "length_penalty": 4.0, "suppress_tokens": list(range(0, 200)),
+        "min_new_tokens": 7, "num_beams": 3, "max_length": 30, "length_penalty": 4.0, "suppress_tokens": list(range(200)),
     }.items():  # fmt: skip
         setattr(llm.model.generation_config, name, value)
     check_generation(llm)

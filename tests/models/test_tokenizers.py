@@ -15,6 +15,8 @@ from bids_brainlm.registry import tokenizers
 # Four vertices on the left and five on the right, so that exchanging hemispheres cannot pass; one belongs to no parcel.
 LABELS = np.array([1, 1, 2, 0, 3, 3, 3, 2, 4], dtype=np.int32)
 N_PARCELS, N_VERTICES, WIDTH = 4, 9, 7
+MEMBER = np.equal.outer(np.arange(1, 5), LABELS)
+SIZES = [2, 2, 3, 1]
 
 
 def features(n: int = 5, seed: int = 0) -> torch.Tensor:
@@ -44,7 +46,7 @@ def loop_of(module: Parcelwise) -> list[nn.Module]:
     """One plain network a parcel, with copies of the same weights."""
     out: list[nn.Module] = []
     for parcel in range(N_PARCELS):
-        size = int((LABELS == parcel + 1).sum())
+        size = SIZES[parcel]
         layers = [_linear(module.first[parcel, :size], module.first_bias[parcel, 0])]
         if module.second is not None and module.second_bias is not None:
             layers += [nn.GELU(), _linear(module.second[parcel], module.second_bias[parcel, 0])]
@@ -59,7 +61,7 @@ def _linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:
 
 
 def looped(loop: list[nn.Module], inputs: torch.Tensor, with_basis: bool) -> torch.Tensor:
-    tokens = torch.stack([net(inputs[:, 0, torch.from_numpy(LABELS == p + 1)]) for p, net in enumerate(loop)], dim=1)
+    tokens = torch.stack([net(inputs[:, 0, torch.from_numpy(MEMBER[p])]) for p, net in enumerate(loop)], dim=1)
     if not with_basis:
         return tokens
     end = basis()
@@ -80,7 +82,7 @@ def test_parcelwise_is_a_loop_of_networks_and_so_are_its_gradients(kind: str, wi
     (theirs * weight).sum().backward()
     torch.testing.assert_close(one.grad, two.grad, rtol=1e-4, atol=1e-4)
     for parcel, net in enumerate(loop):
-        size = int((LABELS == parcel + 1).sum())
+        size = SIZES[parcel]
         pairs = [(module.first.grad[parcel, :size], net[0].weight.grad.T), (module.first_bias.grad[parcel, 0], net[0].bias.grad)]
         if kind == "mlp":
             pairs += [(module.second.grad[parcel], net[2].weight.grad.T), (module.second_bias.grad[parcel, 0], net[2].bias.grad)]
@@ -91,7 +93,7 @@ def test_parcelwise_is_a_loop_of_networks_and_so_are_its_gradients(kind: str, wi
 def test_a_token_depends_on_its_own_vertices_and_no_other() -> None:
     module = build()
     reach = torch.autograd.functional.jacobian(module, features(1))[0, :, :, 0, 0].abs().sum(1)
-    np.testing.assert_array_equal(reach.numpy() > 0, LABELS == np.arange(1, N_PARCELS + 1)[:, None])
+    np.testing.assert_array_equal(reach.numpy() > 0, MEMBER)
 
 
 def test_padding_has_no_influence_and_no_gradient() -> None:
@@ -101,7 +103,7 @@ def test_padding_has_no_influence_and_no_gradient() -> None:
     gradient = module.first.grad.clone()
     with torch.no_grad():
         for parcel in range(N_PARCELS):
-            size = int((LABELS == parcel + 1).sum())
+            size = SIZES[parcel]
             assert (gradient[parcel, :size] != 0).all()
             assert (gradient[parcel, size:] == 0).all()
             module.first[parcel, size:] = 1e6
