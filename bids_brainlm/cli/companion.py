@@ -59,9 +59,9 @@ def make_lm(texts: tuple[Path, ...], out: Path, **options: Any) -> None:
     TEXTS are TSV files (column text, caption, answer or sentence; optional column question) or files with one text a line.
     """
     language_model = importlib.import_module("bids_brainlm.simulation.language_model")
-    prompts = [prompt for path in texts for prompt in language_model.read_texts(path)]
-    language_model.make_lm(list(dict.fromkeys(prompts)), out, **options)
-    click.echo(f"language model of {len(prompts)} texts: {out}")
+    sources = [language_model.read_texts(path) for path in texts]
+    language_model.make_lm(language_model.balanced(sources), out, **options)
+    click.echo(f"language model of {sum(map(len, sources))} texts: {out}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from bids_brainlm.core.interventions import partners
 from bids_brainlm.core.types import DECODED_COLUMNS, Examples
 from bids_brainlm.evaluation.likelihood import nll_alone, nll_pairs
-from bids_brainlm.language.render import Rendered, decode as text_of, render, stop_ids
+from bids_brainlm.language.render import Rendered, render, stop_ids
+from bids_brainlm.language.render import decode as text_of
 from bids_brainlm.models.fusion import BrainLM, collate
 
 
@@ -76,7 +77,9 @@ def decode(
     return Decoded(pd.concat(frames, ignore_index=True), nll[1:])
 
 
-def generate(model: BrainLM, tokenizer: Any, examples: Examples, brains: NDArray[np.int64] | None, settings: Generation) -> list[str]:
+def generate(
+    model: BrainLM, tokenizer: Any, examples: Examples, brains: NDArray[np.int64] | None, settings: Generation
+) -> list[str]:
     """Generate a text for every prompt.
 
     Parameters

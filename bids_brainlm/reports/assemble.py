@@ -20,7 +20,7 @@ from bids_brainlm.reports import panels
 from bids_brainlm.reports.methods import MethodFacts, PhaseFacts, bibliography, method_text
 from bids_brainlm.reports.page import GroupContent, PageContent, group_page, participant_page
 from bids_brainlm.reports.panels import Panel
-from bids_brainlm.stages.decode import beh_path, model_path, reliability_path
+from bids_brainlm.stages.outputs import beh_path, reliability_path
 from bids_brainlm.stages.responses import atlas_of
 
 SOFTWARE = ("nilearn", "nibabel", "nipype", "torch", "transformers", "peft", "bitsandbytes")
@@ -96,7 +96,11 @@ def write_group(request: Request) -> Path:
         warnings=(f"without results: {', '.join(missing)}",) if missing else (),
         overview=(("Participants", str(len(summaries))), ("Output", request.out_dir.name)),
         metrics=(panel,),
-        methods=method_text(MethodFacts(version=__version__, metrics=request.config.evaluate.metrics, n_permutations=request.config.decode.permutations)),
+        methods=method_text(
+            MethodFacts(
+                version=__version__, metrics=request.config.evaluate.metrics, n_permutations=request.config.decode.permutations
+            )
+        ),
         settings=to_toml(request.config),
         tests={who: test for who, test in tests.items() if test is not None},
         pages={who: f"{who}.html" for who in summaries if (request.out_dir / f"{who}.html").is_file()},
@@ -167,7 +171,9 @@ def _warnings(sidecars: list[dict[str, Any]], summary: pd.DataFrame | None) -> t
     total = sum(item["NumberOfExamples"]["test"] for item in sidecars)
     out = []
     if shared:
-        out.append(f"{shared} of {total} test examples share a reference text with training: their words, not their brains, were seen.")
+        out.append(
+            f"{shared} of {total} test examples share a reference text with training: their words, not their brains, were seen."
+        )
     return tuple(out)
 
 
@@ -187,13 +193,17 @@ def _overview(request: Request, facts: MethodFacts, sidecars: list[dict[str, Any
 
 def _facts(request: Request, participant: str, tables: dict[str, Any], sidecars: list[dict[str, Any]]) -> MethodFacts:
     config = request.config
-    estimates = [read_json(p) for p in sorted((request.out_dir / f"sub-{participant}").glob("**/func/*_stat-effect_*_statmap.json"))]
+    estimates = [
+        read_json(p) for p in sorted((request.out_dir / f"sub-{participant}").glob("**/func/*_stat-effect_*_statmap.json"))
+    ]
     trials = [read_tsv(p) for p in sorted((request.out_dir / f"sub-{participant}").glob("**/beh/*_desc-trials_events.tsv"))]
     geometry = _geometry(request, participant)
     counts = [item["NumberOfExamples"] for item in sidecars]
     atlas = request.out_dir / f"sub-{participant}"
     means = sorted(atlas.glob("**/func/*_stat-mean_*_statmap.tsv"))
-    fmriprep = next((p for name, p in request.derivatives.items() if name != "betas"), request.bids_dir / "derivatives" / "fmriprep")
+    fmriprep = next(
+        (p for name, p in request.derivatives.items() if name != "betas"), request.bids_dir / "derivatives" / "fmriprep"
+    )
     return MethodFacts(
         participant=f"sub-{participant}",
         version=__version__,
@@ -243,7 +253,11 @@ def _phases(request: Request, history: pd.DataFrame | None) -> tuple[PhaseFacts,
     for phase in request.config.phases:
         rows = None if history is None else history[(history["phase"] == phase.name) & (history["fold"].astype(str) == "0")]
         done = phase.epochs if rows is None else len(rows)
-        out.append(PhaseFacts(phase.name, phase.train, done, phase.learning_rate, phase.batch_size, phase.precision, phase.l2, phase.schedule))
+        out.append(
+            PhaseFacts(
+                phase.name, phase.train, done, phase.learning_rate, phase.batch_size, phase.precision, phase.l2, phase.schedule
+            )
+        )
     return tuple(out)
 
 

@@ -66,18 +66,26 @@ def device_of(config: Config) -> str:
         When a GPU is asked for and there is none.
     """
     if config.run.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("run.device is cuda, but torch finds no GPU; use --device cpu, or pass the GPU into the container (--nv, --gpus all)")
+        raise ConfigError(
+            "run.device is cuda, but torch finds no GPU; use --device cpu, or pass the GPU into the container (--nv, --gpus all)"
+        )
     return "cuda" if torch.cuda.is_available() and config.run.device != "cpu" else "cpu"
 
 
 def open_llm(config: Config, precision: str) -> LLM:
     """The configured language model at a precision."""
     return load_llm(
-        config.model.llm, revision=config.model.revision, precision=precision, device=device_of(config), offline=config.run.offline
+        config.model.llm,
+        revision=config.model.revision,
+        precision=precision,
+        device=device_of(config),
+        offline=config.run.offline,
     )
 
 
-def train(split: Split, labels: NDArray[np.int32], config: Config, *, folder: Path, key: str, label: str) -> tuple[Decoder, dict[str, Any]]:
+def train(
+    split: Split, labels: NDArray[np.int32], config: Config, *, folder: Path, key: str, label: str
+) -> tuple[Decoder, dict[str, Any]]:
     """Train the decoder of one fold, going on from its checkpoint if there is one.
 
     Parameters
@@ -109,7 +117,12 @@ def train(split: Split, labels: NDArray[np.int32], config: Config, *, folder: Pa
     labels = labels if affine.components is None else np.zeros(affine.n_features, np.int32)
     # Dropped vertices (constant or not finite in training) keep their place as zeros; an all-dropped parcel has only its bias.
     model = assemble(llm.model, affine, labels, basis, examples.rows.shape[1], config)
-    phases = Phases(model, lambda precision: open_llm(config, precision).model, lora_of(config), precision_of(config.phases[0].precision, device))
+    phases = Phases(
+        model,
+        lambda precision: open_llm(config, precision).model,
+        lora_of(config),
+        precision_of(config.phases[0].precision, device),
+    )
     corpora = [corpus(examples, part, llm.tokenizer, model.n_tokens, config) for part in (split.train, split.validation)]
     history = fit(
         model,
@@ -159,14 +172,20 @@ def load(path: Path, config: Config) -> Decoder:
     return Decoder(model, llm.tokenizer, about["history"], getattr(model.tokenizer, "padding_waste", None))
 
 
-def assemble(llm: Any, affine: Affine, labels: NDArray[np.int32], basis: TokenBasis | None, n_rows: int, config: Config) -> BrainLM:
+def assemble(
+    llm: Any, affine: Affine, labels: NDArray[np.int32], basis: TokenBasis | None, n_rows: int, config: Config
+) -> BrainLM:
     """Features, tokenizer and language model as one module, its random start decided by the seed."""
     torch.manual_seed(config.run.random_seed)
     width = llm.get_input_embeddings().weight.shape[1]
     try:
-        tokenizer = tokenizers.get(config.model.tokenizer)(n_rows=n_rows, labels=labels, width=width, basis=basis, **config.model.options)
+        tokenizer = tokenizers.get(config.model.tokenizer)(
+            n_rows=n_rows, labels=labels, width=width, basis=basis, **config.model.options
+        )
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"the tokenizer {config.model.tokenizer!r} cannot be built with model.options {config.model.options}: {error}") from error
+        raise ConfigError(
+            f"the tokenizer {config.model.tokenizer!r} cannot be built with model.options {config.model.options}: {error}"
+        ) from error
     return BrainLM(llm, Features(affine, config.model.vertex_dropout, config.model.vertex_noise), tokenizer)
 
 
@@ -174,7 +193,9 @@ def corpus(examples: Examples, part: NDArray[np.int64], tokenizer: Any, n_slots:
     """Every way to ask for and to tell the text of each example, rendered."""
     chosen = examples.take(part)
     renderings = tuple(
-        tuple(render(prompt, tokenizer, n_slots, config.model.style, with_answer=True) for prompt in _variants(own, texts, config))
+        tuple(
+            render(prompt, tokenizer, n_slots, config.model.style, with_answer=True) for prompt in _variants(own, texts, config)
+        )
         for own, texts in zip(chosen.prompts, chosen.references, strict=True)
     )
     return Corpus(renderings, chosen.gather)
@@ -196,12 +217,16 @@ def _variants(own: Prompt, references: Sequence[str], config: Config) -> list[Pr
 
 def _basis(examples: Examples, train: NDArray[np.int64], llm: LLM, config: Config) -> TokenBasis:
     texts = [text for i in train for text in examples.references[i]]
-    rendered: list[Rendered] = [render(Prompt("", text), llm.tokenizer, 0, config.model.style, with_answer=True) for text in sorted(texts)]
+    rendered: list[Rendered] = [
+        render(Prompt("", text), llm.tokenizer, 0, config.model.style, with_answer=True) for text in sorted(texts)
+    ]
     ids = np.concatenate([item.ids[item.train] for item in rendered])
     unique, counts = np.unique(ids, return_counts=True)
     with torch.no_grad():
         table = embed(llm.model, torch.from_numpy(unique)[None].to(llm.model.device))[0].float().cpu()
-    return fit_basis(table.repeat_interleave(torch.from_numpy(counts), 0), config.model.basis_variance, config.model.basis_components)
+    return fit_basis(
+        table.repeat_interleave(torch.from_numpy(counts), 0), config.model.basis_variance, config.model.basis_components
+    )
 
 
 def _fixed(affine: Affine, labels: NDArray[np.int32], basis: TokenBasis) -> dict[str, torch.Tensor]:

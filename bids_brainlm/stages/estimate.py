@@ -110,7 +110,9 @@ def estimate(request: Request, *, participant: str, run: str) -> list[Path]:
     series = bold.data[design.n_dummy :]
     usable = glm.usable(series)
     if not usable.any():
-        raise InputError("no vertex varies in time", files.bold[0], expected="a BOLD series", remedy="look at fMRIPrep's report of this run")
+        raise InputError(
+            "no vertex varies in time", files.bold[0], expected="a BOLD series", remedy="look at fMRIPrep's report of this run"
+        )
     try:
         betas = estimators.get(settings.estimator)(glm.percent_signal_change(series), design.trials, design.nuisance)
     except ValueError as error:
@@ -147,7 +149,9 @@ def make_design(request: Request, run: RunFiles, table: pd.DataFrame, n_volumes:
         n_dummy = found.n_dummy if settings.input.dummy_scans < 0 else n_dummy
         if len(columns) != n_volumes:
             remedy = "confounds and BOLD must come from the same fMRIPrep run"
-            raise InputError(f"{len(columns)} rows for {n_volumes} volumes", run.confounds, expected=f"{n_volumes} rows", remedy=remedy)
+            raise InputError(
+                f"{len(columns)} rows for {n_volumes} volumes", run.confounds, expected=f"{n_volumes} rows", remedy=remedy
+            )
     if n_dummy >= n_volumes:
         raise InputError(f"{n_dummy} of {n_volumes} volumes are to be left out", run.bold[0], remedy="lower --dummy-scans")
     times = start + tr * np.arange(n_dummy, n_volumes)
@@ -170,7 +174,9 @@ def make_design(request: Request, run: RunFiles, table: pd.DataFrame, n_volumes:
 def _other_events(events: pd.DataFrame, times: NDArray[Any], hrf: str, run: RunFiles) -> NDArray[np.float64]:
     inside = events[(events["onset"] < times[-1]) & (events["onset"] + events["duration"] >= times[0])]
     if len(inside) < len(events):
-        LOGGER.warning("%d event(s) without text lie outside the series and are not modelled: %s", len(events) - len(inside), run.events)
+        LOGGER.warning(
+            "%d event(s) without text lie outside the series and are not modelled: %s", len(events) - len(inside), run.events
+        )
     if not len(inside):
         return np.zeros((len(times), 0))
     kinds = inside["trial_type"].fillna("n/a") if "trial_type" in inside else pd.Series("other", inside.index)

@@ -66,7 +66,13 @@ def examples_of(request: Request, trials: Trials) -> Examples:
         raise InputError(f"{len(rows)} trial(s) with a text", trials.path, expected=f"at least {FEWEST}", remedy=remedy)
     stimuli = np.array(texts.stimulus, dtype=str)
     return Examples(
-        recording_of(trials, config), np.array(rows), tuple(prompts), tuple(references), groups[rows], stimuli[rows], np.array(ids)
+        recording_of(trials, config),
+        np.array(rows),
+        tuple(prompts),
+        tuple(references),
+        groups[rows],
+        stimuli[rows],
+        np.array(ids),
     )
 
 
@@ -97,7 +103,9 @@ def _groups(trials: Trials, stimulus: tuple[str, ...], group: str) -> NDArray[np
         return np.array(stimulus, dtype=str)
     if group not in trials.table:
         columns = ", ".join(map(str, trials.table.columns))
-        raise InputError(f"no column {group!r} to group by", trials.path, expected=f"one of stimulus, {columns}", remedy="set --group")
+        raise InputError(
+            f"no column {group!r} to group by", trials.path, expected=f"one of stimulus, {columns}", remedy="set --group"
+        )
     return np.asarray(trials.table[group].astype(str), dtype=np.str_)
 
 
@@ -112,7 +120,9 @@ def _labels(request: Request, trials: Trials, examples: Examples) -> NDArray[np.
 
 def _column(trials: Trials, examples: Examples, source: str) -> NDArray[np.str_]:
     if source not in trials.table:
-        raise InputError(f"no column {source!r} with the split", trials.path, expected=f"one of {', '.join(map(str, trials.table.columns))}")
+        raise InputError(
+            f"no column {source!r} with the split", trials.path, expected=f"one of {', '.join(map(str, trials.table.columns))}"
+        )
     values: Any = trials.table[source].astype(str).to_numpy(str)
     return np.asarray(values[examples.rows[:, 0, 0]])
 

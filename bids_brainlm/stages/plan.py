@@ -18,6 +18,7 @@ from bids_brainlm.io.matrices import find_betas
 from bids_brainlm.io.runfiles import RunFiles
 from bids_brainlm.stages.cache import FileHashes, Stage, digest
 from bids_brainlm.stages.estimate import runs_of, stem, trials_of
+from bids_brainlm.stages.evaluate import facts_path
 
 
 def plan(request: Request, participant: str, hashes: FileHashes) -> list[Stage]:
@@ -64,7 +65,9 @@ def _per_run(request: Request, participant: str, hashes: FileHashes) -> list[Sta
     for run, table in texted_runs(request, participant):
         name = stem(run)
         files = hashes.many([*run.bold, run.mask, run.confounds, run.events])
-        key = digest(files, run.sidecar, table["keep"].tolist(), table["stimulus_id"].tolist(), bearing(config, "input", "estimate"))
+        key = digest(
+            files, run.sidecar, table["keep"].tolist(), table["stimulus_id"].tolist(), bearing(config, "input", "estimate")
+        )
         arguments = {"participant": participant, "run": name}
         stages.append(Stage(f"{name}_estimate", "bids_brainlm.stages.estimate:estimate", key, arguments))
         after = (stages[-1].name,)
@@ -85,13 +88,13 @@ def _per_participant(request: Request, participant: str, hashes: FileHashes, sou
     }
     train = digest(inputs)
     decode = digest(train, bearing(config, "decode"))
-    facts = [_inside(request, config.evaluate.facts)] if config.evaluate.facts else []
+    facts = [facts_path(request)] if config.evaluate.facts else []
     evaluate = digest(decode, bearing(config, "evaluate"), hashes.many(facts))
     common = {"participant": participant}
     return [
         Stage(f"{who}_train", "bids_brainlm.stages.decode:train", train, {**common, "key": train}, after, heavy=True),
         Stage(f"{who}_decode", "bids_brainlm.stages.decode:decode", decode, common, (f"{who}_train",), heavy=True),
-        Stage(f"{who}_evaluate", "bids_brainlm.stages.decode:evaluate", evaluate, common, (f"{who}_decode",)),
+        Stage(f"{who}_evaluate", "bids_brainlm.stages.evaluate:evaluate", evaluate, common, (f"{who}_decode",)),
     ]
 
 
@@ -112,5 +115,7 @@ def _inside(request: Request, name: str) -> Path:
     if not path.is_relative_to(request.bids_dir.resolve()):
         raise InputError("a table outside the dataset", path, expected=f"a path below {request.bids_dir}")
     if not path.is_file():
-        raise MissingInputError("a table that the settings name is not there", path, remedy="check --texts, --facts and split.source")
+        raise MissingInputError(
+            "a table that the settings name is not there", path, remedy="check --texts, --facts and split.source"
+        )
     return path

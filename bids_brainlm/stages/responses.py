@@ -63,7 +63,9 @@ def load_trials(request: Request, participant: str) -> Trials:
     for part in parts[1:]:
         if part.geometry.n_vertices != first.geometry.n_vertices or part.geometry.space != first.geometry.space:
             found, wanted = (f"{p.geometry.n_vertices} vertices in {p.geometry.space or 'none'}" for p in (part, first))
-            raise InputError(found, part.path, expected=f"{wanted}, as in {first.path.name}", remedy="choose one with --space and --density")
+            raise InputError(
+                found, part.path, expected=f"{wanted}, as in {first.path.name}", remedy="choose one with --space and --density"
+            )
     data = first.data if len(parts) == 1 else np.concatenate([part.data for part in parts])
     table = pd.concat([part.table for part in parts], ignore_index=True)
     return Trials(data, first.geometry, table, first.path, tuple(uri for part in parts for uri in part.sources))

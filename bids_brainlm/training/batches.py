@@ -56,7 +56,9 @@ class Corpus:
         n_batches = n_steps(len(self), size, world) * world
         for k in range(rank, n_batches, world):
             # The last round wraps around where processes would otherwise wait for each other.
-            index = order[np.arange(k * size, min((k + 1) * size, len(self))) % len(self)] if k * size < len(self) else order[:size]
+            index = (
+                order[np.arange(k * size, min((k + 1) * size, len(self))) % len(self)] if k * size < len(self) else order[:size]
+            )
             yield self.batch(index, [self._draw(i, draws[i]) for i in index])
 
     def in_order(self, size: int) -> Iterator[Batch]:

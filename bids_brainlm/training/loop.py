@@ -111,15 +111,25 @@ def fit(
         optimiser = _optimiser(groups, schedule)
         _load_moments(optimiser, optimiser_state)
         wrapped, optimiser = accelerator.prepare(model, optimiser)
-        run = _Phase(wrapped, optimiser, schedule, train, validation, accelerator, (seed, place.phase), f"{label}: {schedule.name}")
+        run = _Phase(
+            wrapped, optimiser, schedule, train, validation, accelerator, (seed, place.phase), f"{label}: {schedule.name}"
+        )
         while place.epoch < schedule.epochs and not _exhausted(place, schedule):
             loss, rate = run.epoch(place.epoch)
             held_out = run.validate() if len(validation) else math.nan
-            row = {"phase": schedule.name, "epoch": place.epoch, "train_loss": loss, "validation_loss": held_out, "learning_rate": rate}
+            row = {
+                "phase": schedule.name,
+                "epoch": place.epoch,
+                "train_loss": loss,
+                "validation_loss": held_out,
+                "learning_rate": rate,
+            }
             place.history.append(row)
             place.epoch += 1
             if not math.isfinite(loss):
-                raise FloatingPointError(f"the training loss became {loss} in epoch {place.epoch} of phase {schedule.name}; lower learning_rate")
+                raise FloatingPointError(
+                    f"the training loss became {loss} in epoch {place.epoch} of phase {schedule.name}; lower learning_rate"
+                )
             if not len(validation) or held_out < place.best:
                 place.best, place.best_epoch = held_out if len(validation) else math.inf, place.epoch - 1
                 _save(folder / "best.safetensors", phases, None, place, key, accelerator)
@@ -176,7 +186,9 @@ class _Phase:
             self.accelerator.backward(loss / self.schedule.accumulation)
         if last:
             if self.schedule.clip:
-                self.accelerator.clip_grad_norm_([p for g in self.optimiser.param_groups for p in g["params"]], self.schedule.clip)
+                self.accelerator.clip_grad_norm_(
+                    [p for g in self.optimiser.param_groups for p in g["params"]], self.schedule.clip
+                )
             self.optimiser.step()
             self.optimiser.zero_grad()
         out: Tensor = loss.detach()

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bids_brainlm.errors import ConfigError
 from bids_brainlm.models.backbones import add_lora, norm_parameters
 from bids_brainlm.models.fusion import BrainLM
 
@@ -52,31 +53,37 @@ class Phases:
         ----------
         groups : names of the groups that move
         precision : {"fp32", "bf16", "nf4"}
-            A change reloads the language model and carries the trained norms over.
+            A change reloads the language model and carries over what was trained of it.
 
         Returns
         -------
-        dict of group -> parameters that require gradients; all others do not.
+        dict of group -> parameters that require gradients; all others do not. One that is in several groups counts in the first.
+
+        Raises
+        ------
+        ConfigError
+            When a language model that was trained as a whole would be loaded in 4 bits, which cannot hold what it learned.
         """
         groups = tuple(groups)
         if precision != self.precision:
             self._reload(precision)
         if "lora" in groups and not self.has_lora:
-            add_lora(self.model.llm, self.lora.rank, self.lora.alpha, self.lora.dropout, self.lora.targets)
-            self.has_lora = True
+            self._add_lora()
         self.ever |= set(groups)
         self.model.requires_grad_(False)
-        members = {group: list(self._members(group).values()) for group in groups}
-        for parameters in members.values():
-            for parameter in parameters:
+        members: dict[str, list[nn.Parameter]] = {}
+        for group in groups:
+            members[group] = [p for p in self._members(group).values() if not p.requires_grad]
+            for parameter in members[group]:
                 # Steps of a small learning rate vanish in bf16.
                 parameter.data = parameter.data.float()
                 parameter.requires_grad_(True)
         return {group: parameters for group, parameters in members.items() if parameters}
 
     def trained_state(self) -> dict[str, Tensor]:
-        """Name -> tensor of everything that any phase so far has trained."""
-        out: dict[str, Tensor] = {}
+        """Name -> tensor of everything that any phase so far has trained, with what else the tokenizer keeps (running means ...)."""
+        tokenizer = self.model.tokenizer
+        out = {} if tokenizer is None else {f"tokenizer.{name}": value for name, value in tokenizer.state_dict().items()}
         for group in sorted(self.ever):
             out |= {name: parameter.detach() for name, parameter in self._members(group).items()}
         return out
@@ -84,7 +91,9 @@ class Phases:
     def _members(self, group: str) -> dict[str, nn.Parameter]:
         llm = self.model.llm
         if group == "tokenizer":
-            return {} if self.model.tokenizer is None else {f"tokenizer.{k}": v for k, v in self.model.tokenizer.named_parameters()}
+            return (
+                {} if self.model.tokenizer is None else {f"tokenizer.{k}": v for k, v in self.model.tokenizer.named_parameters()}
+            )
         if group == "norms":
             return {f"llm.{name}": parameter for name, parameter in norm_parameters(llm).items()}
         if group == "lora":
@@ -94,27 +103,32 @@ class Phases:
         return {}
 
     def _reload(self, precision: str) -> None:
-        norms = {name: parameter.detach().clone() for name, parameter in norm_parameters(self.model.llm).items()}
-        device = self.model.device
+        if "all" in self.ever and precision == "nf4":
+            raise ConfigError("a phase that trains the group all cannot be followed by one in nf4, which would forget it")
+        trained = {name: value.clone() for name, value in self.trained_state().items() if name.startswith("llm.")}
         self.model.llm = None
         self.model.llm = self.load(precision)
-        self.has_lora, self.precision = False, precision
-        fresh = norm_parameters(self.model.llm)
-        for name, value in norms.items():
-            fresh[name].data.copy_(value.to(device))
+        self.precision = precision
+        if self.has_lora:
+            self._add_lora()
+        restore(self.model, trained)
+
+    def _add_lora(self) -> None:
+        add_lora(self.model.llm, self.lora.rank, self.lora.alpha, self.lora.dropout, self.lora.targets)
+        self.has_lora = True
 
 
 def restore(model: BrainLM, state: dict[str, Tensor]) -> None:
-    """Copy a trained state into a model of the same structure.
+    """Put a trained state, as it is and in its precision, into a model of the same structure.
 
     Raises
     ------
     ValueError
         When the model lacks one of the tensors or it has another shape.
     """
-    own = dict(model.named_parameters())
+    own: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, value in state.items():
         if name not in own or own[name].shape != value.shape:
             have = tuple(own[name].shape) if name in own else "nothing"
             raise ValueError(f"checkpoint tensor {name} has shape {tuple(value.shape)}, the model has {have} there")
-        own[name].data.copy_(value)
+        own[name].data = value.to(own[name].device)

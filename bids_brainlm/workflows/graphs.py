@@ -28,7 +28,12 @@ def init_participant_wf(request: Request, participant: str, stages: Sequence[Sta
     text = to_json(request)
     for stage in stages:
         interface = (RunHeavyStage if stage.heavy else RunStage)(request=text, stage=stage.to_json())
-        node = pe.Node(interface, name=_clean(stage.name), n_procs=max(request.config.run.omp_nthreads, 1), mem_gb=4.0 if stage.heavy else 1.0)
+        node = pe.Node(
+            interface,
+            name=_clean(stage.name),
+            n_procs=max(request.config.run.omp_nthreads, 1),
+            mem_gb=4.0 if stage.heavy else 1.0,
+        )
         # What decides whether a stage runs is its stamp; a node that is here must run, whatever Nipype remembers.
         node.overwrite = True
         workflow.add_nodes([node])
@@ -62,5 +67,3 @@ def init_bids_brainlm_wf(request: Request, plans: Mapping[str, Sequence[Stage]])
 
 def _clean(name: str) -> str:
     return re.sub(r"\W", "_", name.replace("+", "_plus_"))
-
-

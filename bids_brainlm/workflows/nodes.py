@@ -28,7 +28,15 @@ def from_json(text: str) -> Request:
     fields: dict[str, Any] = json.loads(text)
     paths = {name: Path(fields[name]) for name in ("bids_dir", "out_dir", "work_dir")}
     derivatives = {name: Path(path) for name, path in fields["derivatives"].items()}
-    return Request(**{**fields, **paths, "derivatives": derivatives, "participants": tuple(fields["participants"]), "config": build(fields["config"])})
+    return Request(
+        **{
+            **fields,
+            **paths,
+            "derivatives": derivatives,
+            "participants": tuple(fields["participants"]),
+            "config": build(fields["config"]),
+        }
+    )
 
 
 def level_of(verbosity: int) -> int:

@@ -27,7 +27,19 @@ from bids_brainlm.stages.plan import plan
 
 LOGGER = logging.getLogger(__name__)
 
-VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "nilearn", "nibabel", "nipype", "numpy", "scipy", "templateflow")
+VERSIONS = (
+    "torch",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "accelerate",
+    "nilearn",
+    "nibabel",
+    "nipype",
+    "numpy",
+    "scipy",
+    "templateflow",
+)
 
 
 def run_participants(request: Request) -> list[Outcome]:
@@ -105,7 +117,13 @@ def _execute(request: Request, plans: dict[str, list[cache.Stage]]) -> None:
     workflow = init_bids_brainlm_wf(request, plans)
     n_procs = request.config.run.nprocs or os.cpu_count() or 1
     memory = {"memory_gb": request.config.run.memory} if request.config.run.memory else {}
-    arguments: dict[str, Any] = {"n_procs": n_procs, "raise_insufficient": False, "maxtasksperchild": 1, "mp_context": "spawn", **memory}
+    arguments: dict[str, Any] = {
+        "n_procs": n_procs,
+        "raise_insufficient": False,
+        "maxtasksperchild": 1,
+        "mp_context": "spawn",
+        **memory,
+    }
     try:
         if n_procs == 1:
             workflow.run(plugin="Linear")
@@ -124,7 +142,13 @@ def _quiet_nipype(request: Request) -> None:
     """
     level = "INFO" if request.verbosity >= 2 else "CRITICAL"
     folder = request.work_dir / "nipype"
-    lines = ["[logging]", *(f"{part}_level = {level}" for part in ("workflow", "interface", "utils")), "[execution]", "check_version = false", ""]
+    lines = [
+        "[logging]",
+        *(f"{part}_level = {level}" for part in ("workflow", "interface", "utils")),
+        "[execution]",
+        "check_version = false",
+        "",
+    ]
     write_text(folder / "nipype.cfg", "\n".join(lines))
     os.environ["NIPYPE_CONFIG_DIR"] = str(folder)
 

@@ -1,0 +1,175 @@
+"""A small causal language model trained on a user's texts, so that the whole pipe runs offline.
+
+A language model trained on isolated captions cannot be steered by brain tokens: it never learned to use what stands before a
+caption. Each training *passage* here therefore begins with a shuffled, incomplete bag of the words of its caption among words of
+other captions, then the prompt, then the caption. The model learns to say a caption that agrees with its context, which is what
+it is asked for when brain tokens stand in place of the bag.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from bids_brainlm.core.types import Prompt
+from bids_brainlm.errors import InputError
+from bids_brainlm.language.render import render
+from bids_brainlm.language.stimuli import passages, words
+from bids_brainlm.models.fusion import BrainLM
+from bids_brainlm.training.batches import Corpus
+from bids_brainlm.training.loop import Schedule, fit
+from bids_brainlm.training.phases import LoRA, Phases
+
+TEXT_COLUMNS = ("text", "caption", "answer", "sentence")
+
+
+def read_texts(path: Path) -> list[Prompt]:
+    """Texts of a TSV (column text, caption, answer or sentence; optional column question) or of a file with one text a line.
+
+    Raises
+    ------
+    InputError
+        When there is no such column, or no text.
+    """
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"texts cannot be read ({error})", path, expected="a TSV or a UTF-8 text file") from error
+    if path.suffix != ".tsv":
+        texts = [Prompt("", line.strip()) for line in lines if line.strip()]
+    else:
+        rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+        names = list(rows[0]) if rows else []
+        column = next((name for name in TEXT_COLUMNS if name in names), None)
+        if column is None:
+            raise InputError(f"no text column among {', '.join(names) or 'none'}", path, expected=" or ".join(TEXT_COLUMNS))
+        texts = [Prompt(row.get("question") or "", row[column].strip()) for row in rows if row[column] and row[column].strip()]
+    if not texts:
+        raise InputError("no text", path, expected="at least one")
+    return list(dict.fromkeys(texts))
+
+
+def balanced(sources: Sequence[Sequence[Prompt]]) -> list[Prompt]:
+    """Texts of several files, small files repeated so that every file is drawn from about equally often."""
+    most = max(map(len, sources))
+    return [prompt for source in sources for prompt in source for _ in range(max(1, round(most / len(source))))]
+
+
+def common_words(texts: Sequence[Prompt], share: float = 0.2) -> set[str]:
+    """Words of more than a share of the texts: they say little about any one of them and would crowd the bags."""
+    counts = Counter(word for prompt in texts for word in set(words(prompt.answer)))
+    return {word for word, count in counts.items() if count > max(share * len(texts), 1)}
+
+
+def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE: frequent words become single tokens, and any text of any script can be written."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<pad>", "<s>", "</s>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=special, initial_alphabet=sorted(alphabet), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+
+
+def make_lm(
+    texts: Sequence[Prompt],
+    out: Path,
+    *,
+    prompts: Sequence[str] = ("Describe the following image.", "Describe the content of this image."),
+    steps: int = 500,
+    batch_size: int = 24,
+    learning_rate: float = 4e-3,
+    width: int = 128,
+    layers: int = 4,
+    heads: int = 4,
+    vocabulary: int = 1200,
+    bag_size: tuple[int, int] = (2, 4),
+    n_distractors: tuple[int, int] = (0, 2),
+    repeats: tuple[int, int] = (1, 3),
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Train and save a small Llama.
+
+    Parameters
+    ----------
+    texts : sequence of Prompt
+        Answers are what the model learns to say; a context is a question that belongs to one.
+    out : Path
+        Folder for model and tokenizer, as `transformers` reads them.
+    prompts : sequence of str
+        Instructions for texts without a question.
+    steps, batch_size, learning_rate : int, int, float
+    width, layers, heads, vocabulary : int
+        Size of the model.
+    bag_size, n_distractors, repeats : (int, int)
+        See `bids_brainlm.language.stimuli.passages`.
+    seed : int
+
+    Returns
+    -------
+    list of dict
+        Training history.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = [texts[i] for i in rng.integers(len(texts), size=steps * batch_size)]
+    tokenizer = train_tokenizer([f"{p.context} {p.answer}" for p in texts] + list(prompts), vocabulary)
+    bags = passages(
+        [p.answer for p in chosen],
+        rng,
+        bag_size=bag_size,
+        n_distractors=n_distractors,
+        repeats=repeats,
+        left_out=common_words(texts),
+    )
+    spoken = [_instructed(bag, p.context, prompts, rng) for bag, p in zip(bags, chosen, strict=True)]
+    renderings = tuple((render(p, tokenizer, 0, "chat", with_answer=True),) for p in spoken)
+    longest = max(len(item[0].ids) for item in renderings)
+    torch.manual_seed(seed)
+    llm = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=3 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            max_position_embeddings=max(2048, 2 * longest),
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            tie_word_embeddings=True,
+        )
+    )
+    model = BrainLM(llm)
+    schedule = Schedule("language model", ("all",), 1, learning_rate, batch_size, warmup=0.05)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    phases = Phases(model, lambda _: llm, LoRA(), "fp32")
+    checkpoints = out / ".checkpoints"
+    key = hashlib.sha256(repr([chosen, prompts, schedule, llm.config.to_dict(), seed]).encode()).hexdigest()
+    history = fit(
+        model, phases, [schedule], Corpus(renderings), Corpus(()), seed=seed, folder=checkpoints, key=key, accelerator=accelerator, label="make-lm"
+    )  # fmt: skip
+    llm.cpu().save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    shutil.rmtree(checkpoints)
+    return history
+
+
+def _instructed(bag: Prompt, question: str, prompts: Sequence[str], rng: np.random.Generator) -> Prompt:
+    asked = question or (prompts[int(rng.integers(len(prompts)))] if len(prompts) else "")
+    return Prompt(f"{bag.context} {asked}".strip(), bag.answer)
