@@ -6,6 +6,7 @@ epoch of training draws one, and a response unless the corpus is text alone. Val
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,4 +75,4 @@ class Corpus:
 
 def n_steps(n: int, size: int, world: int = 1) -> int:
     """Batches of one process in an epoch."""
-    return -(-(-(-n // size)) // world)
+    return math.ceil(math.ceil(n / size) / world)

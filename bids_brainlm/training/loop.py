@@ -106,6 +106,8 @@ def fit(
     place, optimiser_state = _resume(phases, schedules, folder, key)
     while place.phase < len(schedules) and not place.done:
         schedule = schedules[place.phase]
+        # LoRA begins at random, and alike whether or not training was interrupted before.
+        torch.manual_seed(_number(seed, place.phase))
         groups = phases.enter(schedule.train, schedule.precision)
         model.to(accelerator.device)
         optimiser = _optimiser(groups, schedule)
@@ -126,10 +128,7 @@ def fit(
             }
             place.history.append(row)
             place.epoch += 1
-            if not math.isfinite(loss):
-                raise FloatingPointError(
-                    f"the training loss became {loss} in epoch {place.epoch} of phase {schedule.name}; lower learning_rate"
-                )
+            _refuse_divergence(row, ("train_loss", "validation_loss") if len(validation) else ("train_loss",))
             if not len(validation) or held_out < place.best:
                 place.best, place.best_epoch = held_out if len(validation) else math.inf, place.epoch - 1
                 _save(folder / "best.safetensors", phases, None, place, key, accelerator)
@@ -173,7 +172,7 @@ class _Phase:
             step = epoch * self.per_epoch + k // self.schedule.accumulation
             rate = self.schedule.rate(step, self.schedule.epochs * self.per_epoch)
             # Drawn anew at each step: dropout of a resumed run equals that of an uninterrupted one.
-            torch.manual_seed(hash((*self.seed, epoch, k, share[0])) % 2**63)
+            torch.manual_seed(_number(*self.seed, epoch, k, share[0]))
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
             last = (k + 1) % self.schedule.accumulation == 0 or k + 1 == self.n_batches
@@ -209,6 +208,18 @@ class _Phase:
             total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
             count += len(targets)
         return total / max(count, 1)
+
+
+def _number(*parts: int) -> int:
+    """Seed of torch's generator, from whole numbers."""
+    return hash(parts) % 2**63
+
+
+def _refuse_divergence(row: dict[str, Any], names: Sequence[str]) -> None:
+    for name in names:
+        if not math.isfinite(row[name]):
+            where = f"in epoch {row['epoch'] + 1} of phase {row['phase']}"
+            raise FloatingPointError(f"{name} became {row[name]} {where}; lower learning_rate")
 
 
 def _exhausted(place: Position, schedule: Schedule) -> bool:

@@ -62,9 +62,13 @@ class Phases:
         Raises
         ------
         ConfigError
-            When a language model that was trained as a whole would be loaded in 4 bits, which cannot hold what it learned.
+            For 4 bits when this phase or one before trains the whole language model, which they cannot hold.
         """
         groups = tuple(groups)
+        if precision == "nf4" and "all" in {*self.ever, *groups}:
+            raise ConfigError(
+                "the group all cannot be trained in nf4, nor kept by a later phase in nf4; train norms and lora instead"
+            )
         if precision != self.precision:
             self._reload(precision)
         if "lora" in groups and not self.has_lora:
@@ -81,7 +85,7 @@ class Phases:
         return {group: parameters for group, parameters in members.items() if parameters}
 
     def trained_state(self) -> dict[str, Tensor]:
-        """Name -> tensor of everything that any phase so far has trained, with what else the tokenizer keeps (running means ...)."""
+        """Name -> tensor of all that any phase so far has trained, and of what else the tokenizer keeps (running means ...)."""
         tokenizer = self.model.tokenizer
         out = {} if tokenizer is None else {f"tokenizer.{name}": value for name, value in tokenizer.state_dict().items()}
         for group in sorted(self.ever):
@@ -103,8 +107,6 @@ class Phases:
         return {}
 
     def _reload(self, precision: str) -> None:
-        if "all" in self.ever and precision == "nf4":
-            raise ConfigError("a phase that trains the group all cannot be followed by one in nf4, which would forget it")
         trained = {name: value.clone() for name, value in self.trained_state().items() if name.startswith("llm.")}
         self.model.llm = None
         self.model.llm = self.load(precision)
