@@ -50,21 +50,23 @@ def test_simulate_passes_its_options_on(
     assert capsys.readouterr().out == "split-half reliability 0.3\n"
 
 
-def test_make_lm_joins_its_texts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_lm_takes_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     seen: dict[str, Any] = {}
-    texts = {"a.tsv": [Prompt("", "a dog"), Prompt("", "a cat")], "b.txt": [Prompt("", "a cat")]}
+    texts = {"a.tsv": [Prompt("", "a dog"), Prompt("", "a cat")], "b.txt": [Prompt("", "a bird")]}
     for name in texts:
         (tmp_path / name).touch()
     fake = SimpleNamespace(
         read_texts=lambda path: texts[path.name],
+        balanced=lambda sources: [prompt for source in sources for prompt in source],
         make_lm=lambda prompts, out, **options: seen.update(options, prompts=prompts, out=out),
     )
     monkeypatch.setitem(sys.modules, "bids_brainlm.simulation.language_model", fake)
     assert (
         companion.main(["make-lm", str(tmp_path / "a.tsv"), str(tmp_path / "b.txt"), str(tmp_path / "llm"), "--steps", "5"]) == 0
     )
-    assert seen["prompts"] == texts["a.tsv"]
+    assert seen["prompts"] == [*texts["a.tsv"], *texts["b.txt"]]
     assert (seen["out"], seen["steps"]) == (tmp_path / "llm", 5)
+    assert capsys.readouterr().out == f"language model of 3 texts: {tmp_path / 'llm'}\n"
 
 
 def test_a_fault_ends_as_documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
