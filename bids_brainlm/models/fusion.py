@@ -176,6 +176,12 @@ class BrainLM(nn.Module):
         with self.precision():
             return _predict(self.llm, self.embed(batch), batch)
 
+    def answer_means(self, batch: Batch) -> Tensor:
+        """(B, D) mean input embedding of the tokens that each prompt is trained on."""
+        embeddings: Tensor = self.llm.get_input_embeddings()(batch.ids).float()
+        weights = batch.train.float() / batch.train.sum(1, keepdim=True).clamp(min=1)
+        return torch.einsum("bl,bld->bd", weights, embeddings)
+
     @torch.no_grad()
     def nll(self, batch: Batch) -> Tensor:
         """(B,) negative log-likelihood of the trained tokens of each prompt, in nats."""

@@ -200,26 +200,14 @@ class _Phase:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Mean validation loss, nats per token."""
+        """Mean of the objective over the validation items, weighted by trained tokens."""
         self.model.eval()
         total, count = 0.0, 0
         for batch in self.held_out.in_order(self.schedule.batch_size):
-            logits, targets, _ = self.model(batch.to(self.accelerator.device))
-            total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
-            count += len(targets)
+            n = int(batch.train.sum())
+            total += n * float(self.objective(self.model, batch.to(self.accelerator.device)))
+            count += n
         return total / max(count, 1)
-
-
-def _number(*parts: int) -> int:
-    """Seed of torch's generator, from whole numbers."""
-    return hash(parts) % 2**63
-
-
-def _refuse_divergence(row: dict[str, Any], names: Sequence[str]) -> None:
-    for name in names:
-        if not math.isfinite(row[name]):
-            where = f"in epoch {row['epoch'] + 1} of phase {row['phase']}"
-            raise FloatingPointError(f"{name} became {row[name]} {where}; lower learning_rate")
 
 
 def _exhausted(place: Position, schedule: Schedule) -> bool:
