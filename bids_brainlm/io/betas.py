@@ -74,7 +74,7 @@ def write_betas(out_dir: Path, betas: Betas) -> list[Path]:
     Returns
     -------
     list of Path
-        The image files (and the mask of a volume), then the sidecar.
+        The image files (and the mask of a volume, with its sidecar), then the sidecar.
     """
     folder, named = _place(out_dir, betas, "effect")
     geometry = betas.geometry
@@ -83,7 +83,7 @@ def write_betas(out_dir: Path, betas: Betas) -> list[Path]:
         paths = [_write_gifti(folder, named, side, half, betas.trial_ids) for side, half in halves.items()]
     else:
         paths = [_write_nifti(folder / bids_name(named, "statmap", ".nii.gz"), betas.data, geometry.volume)]
-        paths.append(_write_mask(folder, named, geometry))
+        paths += _write_mask(folder, named, geometry, betas.sidecar)
     fields = {"Description": DESCRIPTION, **_fields(betas), "TrialIDs": list(betas.trial_ids)}
     return [*paths, write_json(folder / bids_name(named, "statmap", ".json"), fields)]
 
@@ -239,7 +239,7 @@ def _write_nifti(path: Path, betas: Floats, volume: Volume) -> Path:
     return path
 
 
-def _write_mask(folder: Path, named: Mapping[str, str], geometry: Geometry) -> Path:
+def _write_mask(folder: Path, named: Mapping[str, str], geometry: Geometry, sidecar: Mapping[str, Any]) -> list[Path]:
     volume = geometry.volume
     if volume is None:
         raise ValueError("surfaces have no mask of voxels")
@@ -247,9 +247,12 @@ def _write_mask(folder: Path, named: Mapping[str, str], geometry: Geometry) -> P
     voxels[volume.index] = 1
     path = folder / _mask_name(named, ".nii.gz")
     _save_nifti(path, voxels.reshape(volume.shape), volume)
-    fields = {"Type": "Brain", "Description": "Voxels of the single-trial responses.", **_sampling(geometry)}
-    write_json(folder / _mask_name(named, ".json"), fields)
-    return path
+    fields: dict[str, Any] = {"Type": "Brain", "Description": "Voxels of the single-trial responses.", **_sampling(geometry)}
+    sources = list(sidecar.get("Sources", ()))
+    if sources:
+        # BIDS wants to know what a space such as T1w refers to: the mask lies on the grid of the BOLD series.
+        fields |= {"Sources": sources, "SpatialReference": sources[0]}
+    return [path, write_json(folder / _mask_name(named, ".json"), fields)]
 
 
 def _mask_name(named: Mapping[str, str], extension: str) -> str:

@@ -20,7 +20,7 @@ from bids_brainlm.reports import panels
 from bids_brainlm.reports.methods import MethodFacts, PhaseFacts, bibliography, method_text
 from bids_brainlm.reports.page import GroupContent, PageContent, group_page, participant_page
 from bids_brainlm.reports.panels import Panel
-from bids_brainlm.stages.outputs import beh_path, reliability_path
+from bids_brainlm.stages.outputs import find_beh, find_reliability
 from bids_brainlm.stages.responses import atlas_of
 
 SOFTWARE = ("nilearn", "nibabel", "nipype", "torch", "transformers", "peft", "bitsandbytes")
@@ -38,14 +38,14 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
     outcome : Outcome
         Its error becomes the first line.
     """
-    tables = {desc: _table(beh_path(request, participant, desc)) for desc in TABLES}
+    tables = {desc: _table(find_beh(request, participant, desc)) for desc in TABLES}
     summary = tables["metrics"]
     sidecars = [read_json(p) for p in sorted((request.out_dir / f"sub-{participant}" / "model").glob("*decoder_model.json"))]
     facts = _facts(request, participant, tables, sidecars)
     groups = _panels(request, participant, tables)
     for panel in (panel for part in groups.values() for panel in part):
         _write_panel(request.out_dir, f"sub-{participant}", panel)
-    decoded = beh_path(request, participant, "decoded")
+    decoded = find_beh(request, participant, "decoded")
     page = PageContent(
         title=f"sub-{participant}",
         dataset=_name(request.bids_dir),
@@ -58,7 +58,7 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
         settings=to_toml(request.config),
         test=None if summary is None else primary_of(_numbers(summary), request.config.decode.permutations),
         predictions=None if tables["decoded"] is None else Predictions(tables["decoded"]),
-        decoded_file=str(decoded.relative_to(request.out_dir)) if decoded.is_file() else "",
+        decoded_file="" if decoded is None else str(decoded.relative_to(request.out_dir)),
         summary=None if summary is None else _numbers(summary),
         quality=groups["quality"],
         parcels=groups["parcels"],
@@ -78,7 +78,7 @@ def write_group(request: Request) -> Path:
         When no participant has a metrics table.
     """
     labels = request.participants or tuple(sorted(p.name[4:] for p in request.out_dir.glob("sub-*") if p.is_dir()))
-    found = {who: _table(beh_path(request, who, "metrics")) for who in labels}
+    found = {who: _table(find_beh(request, who, "metrics")) for who in labels}
     summaries = {f"sub-{who}": _numbers(table) for who, table in found.items() if table is not None}
     missing = [f"sub-{who}" for who, table in found.items() if table is None]
     if not summaries:
@@ -108,8 +108,8 @@ def write_group(request: Request) -> Path:
     return write_text(request.out_dir / "group.html", group_page(page))
 
 
-def _table(path: Path) -> pd.DataFrame | None:
-    return read_tsv(path) if path.is_file() else None
+def _table(path: Path | None) -> pd.DataFrame | None:
+    return None if path is None else read_tsv(path)
 
 
 def _numbers(summary: pd.DataFrame) -> pd.DataFrame:
@@ -126,7 +126,7 @@ def _panels(request: Request, participant: str, tables: dict[str, Any]) -> dict[
     if tables["metrics"] is not None:
         out["metrics"] = (panels.metrics(_numbers(tables["metrics"])),)
     geometry = _geometry(request, participant)
-    values = _table(reliability_path(request, participant))
+    values = _table(find_reliability(request, participant))
     if values is not None:
         n_left, mask = _place(geometry)
         out["quality"] = panels.reliability(pd.to_numeric(values["reliability"], errors="coerce").to_numpy(), n_left, mask)

@@ -51,11 +51,11 @@ def train(request: Request, *, participant: str, key: str) -> list[Path]:
             "padding_waste": fitted.padding_waste,
             "atlas": atlas.name,
         }
-        path = model_path(request, participant, split.fold)
+        path = model_path(request, participant, trials.task, split.fold)
         checkpoint.save(path, parts["tensors"], about)
         written += [path, write_json(path.with_suffix(".json"), _sidecar(split, about))]
     history = [{"fold": k, **row} for k, path in enumerate(written[::2]) for row in checkpoint.load(path)[1]["history"]]
-    curves = beh_path(request, participant, "training")
+    curves = beh_path(request, participant, trials.task, "training")
     written += [write_tsv(curves, pd.DataFrame(history)[list(HISTORY_COLUMNS)])]
     return [*written, describe(curves, "Training curves.", HISTORY_COLUMNS)]
 
@@ -66,7 +66,7 @@ def decode(request: Request, *, participant: str) -> list[Path]:
     settings, config = request.config.decode, request.config
     tables, permuted = [], []
     for split in splits_of(request, trials, examples_of(request, trials)):
-        fitted = decoder.load(model_path(request, participant, split.fold), config)
+        fitted = decoder.load(model_path(request, participant, trials.task, split.fold), config)
         generation = Generation(
             config.model.style, settings.max_new_tokens, settings.beams, settings.repetition_penalty, settings.batch_size
         )
@@ -88,7 +88,7 @@ def decode(request: Request, *, participant: str) -> list[Path]:
         names = {f"permutation_{k + 1:04d}": row for k, row in enumerate(found.nll_permuted)}
         permuted.append(pd.DataFrame({"trial_id": test.id, "run": _runs(test, trials), **names}))
     predictions = Predictions(pd.concat(tables, ignore_index=True))
-    texts, scores = beh_path(request, participant, "decoded"), beh_path(request, participant, "permuted")
+    texts, scores = (beh_path(request, participant, trials.task, desc) for desc in ("decoded", "permuted"))
     about = {
         "trial_id": DECODED_COLUMNS["trial_id"],
         "run": "Run of the trial, mixed where repeats of several runs are averaged.",

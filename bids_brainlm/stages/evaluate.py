@@ -25,25 +25,25 @@ from bids_brainlm.stages.responses import load_trials
 def evaluate(request: Request, *, participant: str) -> list[Path]:
     """Stage: figures of merit of the pooled out-of-fold predictions, with linear readouts beside them."""
     config = request.config
-    predictions = Predictions(read_tsv(beh_path(request, participant, "decoded")))
-    scores = read_tsv(beh_path(request, participant, "permuted"))
+    trials = load_trials(request, participant)
+    predictions = Predictions(read_tsv(beh_path(request, participant, trials.task, "decoded")))
+    scores = read_tsv(beh_path(request, participant, trials.task, "permuted"))
     nll = scores.drop(columns=["trial_id", "run"]).to_numpy(float).T
     facts = load_facts(request)
     readouts: dict[str, NDArray[np.str_]] = {}
-    trials = load_trials(request, participant)
     examples = examples_of(request, trials)
     if facts is not None:
         folds = splits_of(request, trials, examples)
         readouts = {kind: _read_out(folds, facts, kind) for kind in config.evaluate.readout}
     sampling = Sampling(config.evaluate.bootstrap, seed=config.run.random_seed)
     table = summary(predictions, config.evaluate.metrics, nll, facts, scores["run"].to_numpy(str), readouts, sampling)
-    path = beh_path(request, participant, "metrics")
+    path = beh_path(request, participant, trials.task, "metrics")
     text = f"Figures of merit. Primary test, declared beforehand: {table['metric'].iloc[0]}. Intervals are 95 % bootstrap over stimuli."
     # Several questions of one trial share its row.
     rows, first = np.unique(examples.rows[:, 0, 0], return_index=True)
     responses = examples.recording.data[rows]
     reliability = pd.DataFrame({"reliability": split_half(responses, examples.stimulus[first], config.run.random_seed)})
-    quality = reliability_path(request, participant)
+    quality = reliability_path(request, participant, trials.task)
     return [write_tsv(path, table), describe(path, text, METRICS_COLUMNS), write_tsv(quality, reliability)]
 
 

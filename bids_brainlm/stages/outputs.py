@@ -9,20 +9,40 @@ from bids_brainlm.config import Request
 from bids_brainlm.io.files import write_json
 
 
-def beh_path(request: Request, participant: str, desc: str) -> Path:
-    """``sub-01/beh/sub-01_desc-<desc>_beh.tsv``."""
-    return request.out_dir / f"sub-{participant}" / "beh" / f"sub-{participant}_desc-{desc}_beh.tsv"
+def beh_path(request: Request, participant: str, task: str, desc: str) -> Path:
+    """``sub-01/beh/sub-01_task-look_desc-<desc>_beh.tsv``; BIDS has no such name without a task."""
+    return _folder(request, participant, "beh") / f"sub-{participant}_task-{task}_desc-{desc}_beh.tsv"
 
 
-def reliability_path(request: Request, participant: str) -> Path:
-    """``sub-01/func/sub-01_stat-reliability_desc-LSS_statmap.tsv``: split-half reliability, one row a vertex."""
-    name = f"sub-{participant}_stat-reliability_desc-{request.config.estimate.estimator.upper()}_statmap.tsv"
-    return request.out_dir / f"sub-{participant}" / "func" / name
+def reliability_path(request: Request, participant: str, task: str) -> Path:
+    """``sub-01/func/sub-01_task-look_stat-reliability_desc-LSS_statmap.tsv``: split-half reliability, one row a vertex."""
+    desc = request.config.estimate.estimator.upper()
+    return _folder(request, participant, "func") / f"sub-{participant}_task-{task}_stat-reliability_desc-{desc}_statmap.tsv"
 
 
-def model_path(request: Request, participant: str, fold: int) -> Path:
-    """``sub-01/model/sub-01_desc-fold0decoder_model.safetensors``."""
-    return request.out_dir / f"sub-{participant}" / "model" / f"sub-{participant}_desc-fold{fold}decoder_model.safetensors"
+def model_path(request: Request, participant: str, task: str, fold: int) -> Path:
+    """``sub-01/model/sub-01_task-look_desc-fold0decoder_model.safetensors``."""
+    name = f"sub-{participant}_task-{task}_desc-fold{fold}decoder_model.safetensors"
+    return _folder(request, participant, "model") / name
+
+
+def find_beh(request: Request, participant: str, desc: str) -> Path | None:
+    """The table that `beh_path` names, whatever the task; None when there is none."""
+    return _only(_folder(request, participant, "beh"), f"sub-{participant}_task-*_desc-{desc}_beh.tsv")
+
+
+def find_reliability(request: Request, participant: str) -> Path | None:
+    """The table that `reliability_path` names, whatever task and estimator; None when there is none."""
+    return _only(_folder(request, participant, "func"), f"sub-{participant}_task-*_stat-reliability_*_statmap.tsv")
+
+
+def _folder(request: Request, participant: str, name: str) -> Path:
+    return request.out_dir / f"sub-{participant}" / name
+
+
+def _only(folder: Path, pattern: str) -> Path | None:
+    # A stage that runs again takes away what it wrote under other names (`cache.run`), so there is one.
+    return next(iter(sorted(folder.glob(pattern))), None)
 
 
 def describe(table: Path, description: str, columns: Mapping[str, str]) -> Path:

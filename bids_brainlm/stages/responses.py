@@ -16,6 +16,7 @@ from bids_brainlm.errors import InputError
 from bids_brainlm.io.atlases import load_atlas
 from bids_brainlm.io.betas import read_betas, read_trials, write_parcel_means
 from bids_brainlm.io.matrices import find_betas, read_matrix
+from bids_brainlm.io.names import parse
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.stages import cache
 from bids_brainlm.stages.estimate import runs_of, stem
@@ -36,6 +37,8 @@ class Trials:
         A trials table, for messages.
     sources : tuple of str
         BIDS URIs of the files read.
+    task : str
+        Label for the names of what is made of all runs: the task, several joined by ``+``, ``unknown`` where names have none.
     """
 
     data: Any
@@ -43,6 +46,7 @@ class Trials:
     table: pd.DataFrame
     path: Path
     sources: tuple[str, ...]
+    task: str
 
 
 def load_trials(request: Request, participant: str) -> Trials:
@@ -68,7 +72,8 @@ def load_trials(request: Request, participant: str) -> Trials:
             )
     data = first.data if len(parts) == 1 else np.concatenate([part.data for part in parts])
     table = pd.concat([part.table for part in parts], ignore_index=True)
-    return Trials(data, first.geometry, table, first.path, tuple(uri for part in parts for uri in part.sources))
+    task = "+".join(dict.fromkeys(part.task for part in parts))
+    return Trials(data, first.geometry, table, first.path, tuple(uri for part in parts for uri in part.sources), task)
 
 
 def atlas_of(request: Request, geometry: Geometry) -> Parcellation:
@@ -87,7 +92,8 @@ def parcellate(request: Request, *, participant: str, run: str) -> list[Path]:
     """Stage: mean response of every parcel in every trial of one run, and the coverage of the parcels."""
     betas = read_betas(_image(cache.outputs(request.out_dir, f"{run}_estimate")))
     atlas = atlas_of(request, betas.geometry)
-    means, coverage = parcel_means(betas.data, atlas, np.isfinite(betas.data).all(axis=0))
+    valid = np.asarray(np.isfinite(betas.data).all(axis=0), dtype=np.bool_)
+    means, coverage = parcel_means(betas.data, atlas, valid)
     return write_parcel_means(request.out_dir, betas, means, coverage, atlas, request.config.parcels.min_coverage)
 
 
@@ -110,7 +116,8 @@ def _ready(kind: str, path: Path, trials: Path, request: Request) -> Trials:
             raise InputError(f"{len(table)} rows for {len(data)} responses", trials, expected="one row a response")
     inside = path.is_relative_to(request.out_dir)
     uri = f"bids::{path.relative_to(request.out_dir)}" if inside else f"bids:betas:{path.name}"
-    return Trials(data, geometry, _completed(table, path), trials, (uri,))
+    task = parse(path).entities.get("task", "unknown")
+    return Trials(data, geometry, _completed(table, path), trials, (uri,), task)
 
 
 def _completed(table: pd.DataFrame, path: Path) -> pd.DataFrame:
