@@ -222,18 +222,6 @@ def _refuse_divergence(row: dict[str, Any], names: Sequence[str]) -> None:
             raise FloatingPointError(f"{name} became {row[name]} {where}; lower learning_rate")
 
 
-def _number(*parts: int) -> int:
-    """Seed of torch's generator, from whole numbers."""
-    return hash(parts) % 2**63
-
-
-def _refuse_divergence(row: dict[str, Any], names: Sequence[str]) -> None:
-    for name in names:
-        if not math.isfinite(row[name]):
-            where = f"in epoch {row['epoch'] + 1} of phase {row['phase']}"
-            raise FloatingPointError(f"{name} became {row[name]} {where}; lower learning_rate")
-
-
 def _exhausted(place: Position, schedule: Schedule) -> bool:
     return bool(schedule.patience) and place.epoch - 1 - place.best_epoch >= schedule.patience
 
