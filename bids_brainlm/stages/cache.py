@@ -5,6 +5,8 @@
   the keys of a whole plan are known before anything runs.
 - Its *stamp*, ``logs/stages/<name>.json`` in the output dataset, is written last and holds the key and the size of every
   output. A stage whose stamp has its key and whose outputs are all there is *fresh* and is not run again.
+- While a stage runs, and after it failed, its stamp is *void*: it has no key, but still lists what the stage once wrote, so
+  that files which it no longer writes (other folds, another estimator) can be taken away when it has succeeded.
 """
 
 from __future__ import annotations
@@ -111,20 +113,21 @@ def read_stamp(out_dir: Path, name: str) -> dict[str, Any]:
 
 
 def outputs(out_dir: Path, name: str) -> list[Path]:
-    """Files that a finished stage wrote."""
-    return [out_dir / path for path in read_stamp(out_dir, name).get("outputs", {})]
+    """Files that a finished stage wrote; none while its stamp is void."""
+    stamp = read_stamp(out_dir, name)
+    return [out_dir / path for path in stamp["outputs"]] if stamp.get("key") else []
 
 
 def is_fresh(out_dir: Path, stage: Stage) -> bool:
     """Whether the outputs of a stage are there and what it would make now."""
     stamp = read_stamp(out_dir, stage.name)
-    if stamp.get("key") != stage.key:
+    if not stage.key or stamp.get("key") != stage.key:
         return False
     return all((out_dir / path).is_file() and (out_dir / path).stat().st_size == size for path, size in stamp["outputs"].items())
 
 
 def run(stage: Stage, context: Any, out_dir: Path) -> list[Path]:
-    """Run a stage and stamp it.
+    """Run a stage, take away what it wrote before and does not write any more, and stamp it.
 
     Parameters
     ----------
@@ -136,8 +139,10 @@ def run(stage: Stage, context: Any, out_dir: Path) -> list[Path]:
     """
     module, _, name = stage.function.partition(":")
     start = time.perf_counter()
-    stamp_path(out_dir, stage.name).unlink(missing_ok=True)
+    former = _void(out_dir, stage.name)
     written: list[Path] = getattr(importlib.import_module(module), name)(context, **stage.arguments)
+    for path in former - set(written):
+        path.unlink(missing_ok=True)
     unit = 2**30 if sys.platform == "darwin" else 2**20
     stamp: Mapping[str, Any] = {
         "key": stage.key,
@@ -147,6 +152,18 @@ def run(stage: Stage, context: Any, out_dir: Path) -> list[Path]:
         "version": __version__,
         "process": os.getpid(),
     }
-    with atomic_write(stamp_path(out_dir, stage.name)) as partial:
-        partial.write_text(json.dumps(stamp, indent=1))
+    _write(out_dir, stage.name, stamp)
     return written
+
+
+def _void(out_dir: Path, name: str) -> set[Path]:
+    """Take the key out of a stamp, if there is one; return what the stage once wrote."""
+    stamp = read_stamp(out_dir, name)
+    if stamp:
+        _write(out_dir, name, {**stamp, "key": ""})
+    return {out_dir / path for path in stamp.get("outputs", {})}
+
+
+def _write(out_dir: Path, name: str, stamp: Mapping[str, Any]) -> None:
+    with atomic_write(stamp_path(out_dir, name)) as partial:
+        partial.write_text(json.dumps(stamp, indent=1))

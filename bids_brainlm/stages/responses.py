@@ -61,8 +61,9 @@ def load_trials(request: Request, participant: str) -> Trials:
     if ready is not None:
         parts = [_ready(item.kind, item.path, item.trials, request) for item in find_betas(ready, participant)]
     else:
-        names = [f"{stem(run)}_estimate" for run in runs_of(request, participant)]
-        parts = [_own(cache.outputs(request.out_dir, name), request) for name in names if cache.read_stamp(request.out_dir, name)]
+        # A run without texts has no responses.
+        written = [cache.outputs(request.out_dir, f"{stem(run)}_estimate") for run in runs_of(request, participant)]
+        parts = [_own(paths, request) for paths in written if paths]
     first = parts[0]
     for part in parts[1:]:
         if part.geometry.n_vertices != first.geometry.n_vertices or part.geometry.space != first.geometry.space:
