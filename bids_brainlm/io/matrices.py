@@ -109,6 +109,15 @@ def find_betas(betas_dir: Path, participant: str) -> list[BetaFiles]:
     return sorted(found, key=lambda files: natural(files.path.name))
 
 
+def files_of(files: BetaFiles) -> list[Path]:
+    """Everything that is read of some responses: images of both hemispheres, mask, sidecar, matrix, table."""
+    if files.kind == "matrix":
+        return [files.path, files.trials]
+    stem = "_".join(f"{key}-{value}" for key, value in files.entities.items())
+    beside = [path for path in files.path.parent.glob(f"{stem}_*") if "_stat-effect_" in path.name or "_mask." in path.name]
+    return [*sorted(beside), files.trials]
+
+
 def _named(folder: Path, label: str, ending: str) -> list[Path]:
     """Files of a participant in a folder or in its ``sub-`` folder; sub-1 is not sub-10."""
     return [

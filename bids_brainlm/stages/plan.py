@@ -9,12 +9,14 @@ before it. Reading events and texts for the keys also finds most faults of the i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bids_brainlm.config import Request, bearing
 from bids_brainlm.errors import InputError, MissingInputError
-from bids_brainlm.io.matrices import find_betas
+from bids_brainlm.io.atlas_files import SURFACE_EXTENSIONS, hemispheres
+from bids_brainlm.io.matrices import files_of, find_betas
 from bids_brainlm.io.runfiles import RunFiles
 from bids_brainlm.stages.cache import FileHashes, Stage, digest
 from bids_brainlm.stages.estimate import runs_of, stem, trials_of
@@ -32,15 +34,15 @@ def plan(request: Request, participant: str, hashes: FileHashes) -> list[Stage]:
     ready = request.derivatives.get("betas")
     if ready is not None:
         first: list[Stage] = []
-        source = digest(hashes.many(path for item in find_betas(ready, participant) for path in (item.path, item.trials)))
+        source = digest(hashes.many(path for item in find_betas(ready, participant) for path in files_of(item)))
     else:
         first = _per_run(request, participant, hashes)
         source = digest([stage.key for stage in first if stage.name.endswith("_estimate")])
     return [*first, *_per_participant(request, participant, hashes, source, tuple(stage.name for stage in first))]
 
 
-def texted_runs(request: Request, participant: str) -> list[tuple[RunFiles, Any]]:
-    """Runs that have texts, each with its trials.
+def texted_runs(request: Request, runs: Sequence[RunFiles]) -> list[tuple[RunFiles, Any]]:
+    """Those of some runs that have texts, each with its trials.
 
     Raises
     ------
@@ -48,7 +50,7 @@ def texted_runs(request: Request, participant: str) -> list[tuple[RunFiles, Any]
         When no run has a text; the fault of the first is given.
     """
     found, faults = [], []
-    for run in runs_of(request, participant):
+    for run in runs:
         try:
             found.append((run, trials_of(request, run)))
         except MissingInputError as error:
@@ -61,10 +63,12 @@ def texted_runs(request: Request, participant: str) -> list[tuple[RunFiles, Any]
 
 def _per_run(request: Request, participant: str, hashes: FileHashes) -> list[Stage]:
     config, stages = request.config, []
-    atlas = _atlas(request, hashes)
-    for run, table in texted_runs(request, participant):
+    atlas, every = _atlas(request, hashes), runs_of(request, participant)
+    # Voxels are those in the masks of all runs, with texts or without.
+    masks = hashes.many(run.mask for run in every)
+    for run, table in texted_runs(request, every):
         name = stem(run)
-        files = hashes.many([*run.bold, run.mask, run.confounds, run.events])
+        files = [*masks, *hashes.many([*run.bold, run.confounds, run.events])]
         key = digest(
             files, run.sidecar, table["keep"].tolist(), table["stimulus_id"].tolist(), bearing(config, "input", "estimate")
         )
@@ -101,7 +105,11 @@ def _per_participant(request: Request, participant: str, hashes: FileHashes, sou
 def _atlas(request: Request, hashes: FileHashes) -> str:
     """Content of an atlas given as file or folder; a name stands for itself."""
     path = Path(request.config.parcels.atlas).expanduser()
-    return hashes(path) if path.exists() else request.config.parcels.atlas
+    if not path.is_file():
+        return hashes(path) if path.is_dir() else request.config.parcels.atlas
+    sides = hemispheres(path) if path.name.endswith(SURFACE_EXTENSIONS) else (path,)
+    # The names of parcels may stand in a table beside it.
+    return digest(hashes.many([*(side for side in sides if side.is_file()), *sorted(path.parent.glob("*.tsv"))]))
 
 
 def _tables(request: Request) -> list[Path]:
