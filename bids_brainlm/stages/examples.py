@@ -46,7 +46,7 @@ def examples_of(request: Request, trials: Trials) -> Examples:
     Raises
     ------
     InputError
-        When there is no text, no such group column, or too few examples.
+        When there is no text, no such group column, too few examples, or the table of trials makes no sense.
     """
     config = request.config
     texts = load_texts(request.bids_dir, config.text, trials.table, trials.path)
@@ -65,15 +65,19 @@ def examples_of(request: Request, trials: Trials) -> Examples:
         remedy = "check tasks, runs and the text settings"
         raise InputError(f"{len(rows)} trial(s) with a text", trials.path, expected=f"at least {FEWEST}", remedy=remedy)
     stimuli = np.array(texts.stimulus, dtype=str)
-    return Examples(
-        recording_of(trials, config),
-        np.array(rows),
-        tuple(prompts),
-        tuple(references),
-        groups[rows],
-        stimuli[rows],
-        np.array(ids),
-    )
+    try:
+        return Examples(
+            recording_of(trials, config),
+            np.array(rows),
+            tuple(prompts),
+            tuple(references),
+            groups[rows],
+            stimuli[rows],
+            np.array(ids),
+        )
+    except ValueError as error:
+        expected = "ids that differ, and onsets that increase within each run"
+        raise InputError(f"the trials cannot be used: {error}", trials.path, expected=expected) from error
 
 
 def splits_of(request: Request, trials: Trials, examples: Examples) -> tuple[Split, ...]:
