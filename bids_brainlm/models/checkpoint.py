@@ -1,6 +1,7 @@
 """Tensors and what they belong to, in one safetensors file that appears whole or not at all.
 
-A *checkpoint* is a dictionary of tensors plus a JSON-able description, which stands in the header of the file. Nothing is pickled.
+A *checkpoint* is a dictionary of tensors plus a JSON-able description, which stands in the header of the file; nothing is
+pickled.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ class BrainLM(nn.Module):
         """(B, D) mean input embedding of the tokens that each prompt is trained on."""
         embeddings: Tensor = self.llm.get_input_embeddings()(batch.ids).float()
         weights = batch.train.float() / batch.train.sum(1, keepdim=True).clamp(min=1)
-        return torch.einsum("bl,bld->bd", weights, embeddings)
+        return (weights.unsqueeze(-1) * embeddings).sum(1)
 
     @torch.no_grad()
     def nll(self, batch: Batch) -> Tensor:

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from bids_brainlm.registry import tokenizers
 
-
 START = 0.1
 """Scale of the last layer at the start, so that every token begins near the mean token: parcels without signal then stay
 quiet, where at scale 1 their noise drowned the others (facts right on held-out captions .42 against .62 in the simulation)."""
@@ -169,7 +168,14 @@ class FrameMLP(nn.Module):
     """
 
     def __init__(
-        self, n_rows: int, n_features: int, width: int, layers: int = 2, hidden: int = 0, dropout: float = 0.5, positions: bool = True
+        self,
+        n_rows: int,
+        n_features: int,
+        width: int,
+        layers: int = 2,
+        hidden: int = 0,
+        dropout: float = 0.5,
+        positions: bool = True,
     ) -> None:
         super().__init__()
         self.n_tokens = n_rows
@@ -187,7 +193,14 @@ class FrameMLP(nn.Module):
 
 @tokenizers.register("parcelwise")
 def parcelwise(
-    *, n_rows: int, labels: NDArray[np.int32], width: int, basis: TokenBasis | None, kind: str = "mlp", hidden: int = 64, dropout: float = 0.0
+    *,
+    n_rows: int,
+    labels: NDArray[np.int32],
+    width: int,
+    basis: TokenBasis | None,
+    kind: str = "mlp",
+    hidden: int = 64,
+    dropout: float = 0.0,
 ) -> Parcelwise:
     """CorText's tokenizers (Bosch et al. 2025); T must be 1.
 

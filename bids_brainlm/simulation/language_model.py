@@ -162,8 +162,17 @@ def make_lm(
     checkpoints = out / ".checkpoints"
     key = hashlib.sha256(repr([chosen, prompts, schedule, llm.config.to_dict(), seed]).encode()).hexdigest()
     history = fit(
-        model, phases, [schedule], Corpus(renderings), Corpus(()), seed=seed, folder=checkpoints, key=key, accelerator=accelerator, label="make-lm"
-    )  # fmt: skip
+        model,
+        phases,
+        [schedule],
+        Corpus(renderings),
+        Corpus(()),
+        seed=seed,
+        folder=checkpoints,
+        key=key,
+        accelerator=accelerator,
+        label="make-lm",
+    )
     llm.cpu().save_pretrained(out)
     tokenizer.save_pretrained(out)
     shutil.rmtree(checkpoints)
