@@ -64,7 +64,7 @@ class Phases:
         ConfigError
             For 4 bits when this phase or one before trains the whole language model, which they cannot hold.
         """
-        groups = tuple(groups)
+        groups = tuple(dict.fromkeys(groups))
         if precision == "nf4" and "all" in {*self.ever, *groups}:
             raise ConfigError(
                 "the group all cannot be trained in nf4, nor kept by a later phase in nf4; train norms and lora instead"
