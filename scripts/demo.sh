@@ -23,4 +23,5 @@ decode() {
 }
 decode participant
 decode group
+brainlm compare "$folder/bids" "$folder/out"
 echo "report: $(cd "$folder" && pwd)/out/group.html"

@@ -64,6 +64,17 @@ def make_lm(texts: tuple[Path, ...], out: Path, **options: Any) -> None:
     click.echo(f"language model of {sum(map(len, sources))} texts: {out}")
 
 
+@command.command("compare", cls=AppCommand)
+@click.argument("bids_dir", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("output_dir", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def compare(bids_dir: Path, output_dir: Path) -> None:
+    """Facts decoded from a simulated dataset beside linear readouts and an observer that knows the true patch maps."""
+    comparison = importlib.import_module("bids_brainlm.simulation.comparison")
+    table = comparison.compare(bids_dir, output_dir)
+    click.echo("Share of facts right on held-out trials (chance 1/6):")
+    click.echo(table.to_string(index=False, float_format="{:.2f}".format))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code (the console script exits with it)."""
     return exits.run(command, NAME, argv)

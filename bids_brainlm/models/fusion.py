@@ -82,7 +82,8 @@ def splice(embeddings: Tensor, slot: Tensor, brain: Tensor) -> Tensor:
     counts = slot.sum(1)
     if not bool((counts == brain.shape[1]).all()):
         raise ValueError(f"{brain.shape[1]} brain tokens for prompts with {sorted(set(counts.tolist()))} slots")
-    return embeddings.masked_scatter(slot.unsqueeze(-1), brain.to(embeddings.dtype))
+    spliced: Tensor = embeddings.masked_scatter(slot.unsqueeze(-1), brain.to(embeddings.dtype))
+    return spliced
 
 
 class Features(nn.Module):

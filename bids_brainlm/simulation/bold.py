@@ -22,7 +22,7 @@ from scipy.special import gammainc
 
 from bids_brainlm.core.types import Floats
 
-AMPLITUDE = 2.1
+AMPLITUDE = 2.5
 """Percent signal change of a sustained response at the centre of a word's bump, at an SNR of 1."""
 
 N_STRETCHES = 15

@@ -38,7 +38,8 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     sampling = Sampling(config.evaluate.bootstrap, seed=config.run.random_seed)
     table = summary(predictions, config.evaluate.metrics, nll, facts, scores["run"].to_numpy(str), readouts, sampling)
     path = beh_path(request, participant, trials.task, "metrics")
-    text = f"Figures of merit. Primary test, declared beforehand: {table['metric'].iloc[0]}. Intervals are 95 % bootstrap over stimuli."
+    primary = f"Primary test, declared beforehand: {table['metric'].iloc[0]}."
+    text = f"Figures of merit. {primary} Intervals are 95 % bootstrap over stimuli."
     # Several questions of one trial share its row.
     rows, first = np.unique(examples.rows[:, 0, 0], return_index=True)
     responses = examples.recording.data[rows]
