@@ -198,7 +198,7 @@ def _source(raw: Mapping[str, Any]) -> dict[str, str]:
 def _uri(path: Path, out_dir: Path) -> str:
     """Where a data set is: relative when both have a folder in common, so that they can be moved together."""
     path, out = path.resolve(), out_dir.resolve()
-    if path in out.parents or path.parent in out.parents:
+    if path in out.parents or path.parent in out.parents or out.parent in path.parents:
         return Path(os.path.relpath(path, out)).as_posix()
     return path.as_uri()
 
