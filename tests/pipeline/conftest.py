@@ -1,0 +1,295 @@
+"""A small study with fMRIPrep's names, a language model of its captions, and the command line to run on them.
+
+Twelve pictures (four animals in three colours, three times each) are shown in three runs. Every word has its own random
+pattern of voxels or vertices, far above the noise, so that a pipe that works cannot miss it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import gamma
+
+from bids_brainlm.cli import app, companion
+
+TASK, TR, SPACING, N_RUNS = "look", 2.0, 6.0, 3
+ANIMALS, COLOURS = ("bird", "cow", "dog", "fox"), ("blue", "green", "red")
+PICTURES = [f"{colour}-{animal}" for colour in COLOURS for animal in ANIMALS]
+TRAINED = [name for name in PICTURES if name not in ("blue-bird", "green-cow", "red-dog", "green-fox")]
+SHAPE = (6, 6, 8)
+N_VERTICES = 2562  # of a hemisphere of fsaverage, density 3k
+QUICK = (
+    "--recipe cortext-small --offline --nprocs 1 --texts stimuli/captions.tsv --key-column stim_id --set "
+    "phases.0.epochs=6 phases.0.batch_size=8 decode.permutations=19 decode.max_new_tokens=8 evaluate.bootstrap=200"
+).split()
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command line ended."""
+
+    code: int
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.err.strip().splitlines()
+
+
+def call(*args: object) -> Done:
+    """Run ``bids_brainlm`` in this process."""
+    err = io.StringIO()
+    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(err):
+        code = app.main([str(arg) for arg in args])
+    return Done(code, err.getvalue())
+
+
+@dataclass(frozen=True)
+class Study:
+    """A dataset, an output folder, and what the command line needs to be told about them.
+
+    Parameters
+    ----------
+    root : Path
+        Holds ``bids``, ``out`` and ``work``.
+    settings : tuple of str
+        Arguments that every call has.
+    """
+
+    root: Path
+    settings: tuple[str, ...]
+    bids: Path = field(init=False)
+    out: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bids", self.root / "bids")
+        object.__setattr__(self, "out", self.root / "out")
+
+    def argv(self, *more: object, level: str = "participant", out: Path | None = None, work: Path | None = None) -> list[str]:
+        # Settings first: those of `more` come later in the list that --set opens.
+        folders = [self.bids, out or self.out, level, "-w", work or self.root / "work"]
+        return [str(arg) for arg in [*folders, *self.settings, *more]]
+
+    def run(self, *more: object, **where: Any) -> Done:
+        return call(*self.argv(*more, **where))
+
+    def ok(self, *more: object, **where: Any) -> Done:
+        done = self.run(*more, **where)
+        assert done.code == 0, done.err
+        return done
+
+    def start(self, *more: object, **where: Any) -> subprocess.Popen[str]:
+        """The same in a process group of its own, which can be killed whole."""
+        code = "import sys; from bids_brainlm.cli.app import main; sys.exit(main(sys.argv[1:]))"
+        argv = [sys.executable, "-c", code, *self.argv(*more, **where)]
+        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(argv, text=True, start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes)
+
+    def func(self, ending: str, run: int = 1, who: str = "01", raw: bool = False) -> Path:
+        base = self.bids if raw else self.bids / "derivatives" / "fmriprep"
+        return base / f"sub-{who}" / "func" / f"sub-{who}_task-{TASK}_run-{run}_{ending}"
+
+    def events(self, run: int = 1, who: str = "01") -> Path:
+        return self.func("events.tsv", run, who, raw=True)
+
+    def beh(self, desc: str, who: str = "01", out: Path | None = None) -> Path:
+        return (out or self.out) / f"sub-{who}" / "beh" / f"sub-{who}_task-{TASK}_desc-{desc}_beh.tsv"
+
+    def table(self, desc: str, who: str = "01", out: Path | None = None) -> pd.DataFrame:
+        return pd.read_csv(self.beh(desc, who, out), sep="\t", na_values="n/a", keep_default_na=False)
+
+    def log(self, out: Path | None = None) -> dict[str, Any]:
+        """What the newest call logged."""
+        newest = max(((out or self.out) / "logs").glob("*_*.json"), key=lambda path: path.stat().st_mtime_ns)
+        tree: dict[str, Any] = json.loads(newest.read_text())
+        return tree
+
+    def executed(self, out: Path | None = None) -> list[str]:
+        """Stages that the newest call ran, without the names of run and participant."""
+        return [name.rpartition("_")[2] for names in self.log(out)["executed"].values() for name in names]
+
+    def copy(self, root: Path, *, results: bool = False) -> Study:
+        """A copy that may be damaged; with its results (output and work folder) or without."""
+        for name in ("bids", "out", "work") if results else ("bids",):
+            shutil.copytree(self.root / name, root / name)
+        return Study(root, self.settings)
+
+
+def _schedule(rng: np.random.Generator) -> list[list[str]]:
+    """Every picture once a run, so that every run has every word."""
+    return [list(rng.permutation(PICTURES)) for _ in range(N_RUNS)]
+
+
+def _series(shown: list[str], patterns: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """(T, V) BOLD: the words' patterns through a gamma-shaped response, on a mean of 1000, with drift and noise."""
+    n_volumes = int(len(shown) * SPACING / TR) + 8
+    times = TR * np.arange(n_volumes)
+    n_voxels = len(next(iter(patterns.values())))
+    out = 1000 + 5 * np.linspace(-1, 1, n_volumes)[:, None] + 4 * rng.standard_normal((n_volumes, n_voxels))
+    for i, picture in enumerate(shown):
+        response = gamma.pdf(times - 4 - i * SPACING, 6)
+        out += 60 * response[:, None] * sum(patterns[word] for word in picture.split("-"))
+    return out.astype(np.float32)
+
+
+def _write_json(path: Path, tree: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(tree))
+
+
+def _write_table(path: Path, columns: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(columns).to_csv(path, sep="\t", index=False, na_rep="n/a")
+
+
+def _write_dataset(study: Study) -> None:
+    base = {"Name": "small study", "BIDSVersion": "1.10.0"}
+    _write_json(study.bids / "dataset_description.json", base | {"License": "CC0"})
+    made = {"DatasetType": "derivative", "GeneratedBy": [{"Name": "fMRIPrep", "Version": "25.2.0"}]}
+    _write_json(study.bids / "derivatives" / "fmriprep" / "dataset_description.json", base | made)
+    words = [name.split("-") for name in PICTURES]
+    captions = [f"a {colour} {animal}" for colour, animal in words]
+    _write_table(study.bids / "stimuli" / "captions.tsv", {"stim_id": PICTURES, "caption": captions})
+    facts = {"stim_id": PICTURES, "colour": [c for c, _ in words], "animal": [a for _, a in words]}
+    _write_table(study.bids / "stimuli" / "facts.tsv", facts)
+
+
+def _write_run(study: Study, who: str, run: int, shown: list[str], rng: np.random.Generator) -> None:
+    part = ["train" if name in TRAINED else "test" for name in shown]
+    onsets = SPACING * np.arange(len(shown)) + 4
+    columns = {"onset": onsets, "duration": 1.0, "trial_type": "picture", "stim_id": shown, "part": part}
+    _write_table(study.events(run, who), columns)
+    confounds = {name: rng.standard_normal(int(len(shown) * SPACING / TR) + 8) for name in ("trans_x", "trans_y", "trans_z")}
+    confounds |= {name: np.roll(values, 3) for name, values in zip(("rot_x", "rot_y", "rot_z"), confounds.values(), strict=True)}
+    _write_table(study.func("desc-confounds_timeseries.tsv", run, who), confounds)
+
+
+def _patterns(n_voxels: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return {word: rng.standard_normal(n_voxels) for word in (*ANIMALS, *COLOURS)}
+
+
+def write_volume(study: Study, participants: tuple[str, ...], *, relabelled: bool = False) -> None:
+    """Write the study as small volumes in T1w space, with an atlas of 8 slabs.
+
+    ``relabelled`` deals the pictures out anew in the events, so that brains and texts have nothing to do with each other.
+    """
+    _write_dataset(study)
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[1:-1, 1:-1] = 1
+    affine = np.diag([3.0, 3.0, 3.0, 1.0])
+    labels = np.broadcast_to(np.arange(1, SHAPE[2] + 1), SHAPE)
+    _write_image(study.root / "atlas" / "space-T1w_atlas-slabs_dseg.nii.gz", labels.astype(np.int16), affine)
+    for who in participants:
+        rng = np.random.default_rng(int(who))
+        patterns = _patterns(int(mask.sum()), rng)
+        for run, shown in enumerate(_schedule(rng), start=1):
+            data = np.zeros((*SHAPE, int(len(shown) * SPACING / TR) + 8), np.float32)
+            data[mask > 0] = _series(shown, patterns, rng).T
+            _write_run(study, who, run, list(rng.permutation(shown)) if relabelled else shown, rng)
+            _write_image(study.func("space-T1w_desc-preproc_bold.nii.gz", run, who), data, affine)
+            _write_image(study.func("space-T1w_desc-brain_mask.nii.gz", run, who), mask, affine)
+            _write_json(study.func("space-T1w_desc-preproc_bold.json", run, who), {"RepetitionTime": TR, "StartTime": 0.0})
+
+
+def write_surface(study: Study, participants: tuple[str, ...]) -> None:
+    """Write the study as fsaverage surfaces of density 3k."""
+    _write_dataset(study)
+    for who in participants:
+        rng = np.random.default_rng(int(who))
+        patterns = _patterns(2 * N_VERTICES, rng)
+        for run, shown in enumerate(_schedule(rng), start=1):
+            series = _series(shown, patterns, rng)
+            _write_run(study, who, run, shown, rng)
+            for side, half in zip("LR", np.split(series, 2, axis=1), strict=True):
+                write_gifti(study.func(f"hemi-{side}_space-fsaverage_den-3k_bold.func.gii", run, who), half)
+            _write_json(study.func("space-fsaverage_den-3k_bold.json", run, who), {"RepetitionTime": TR, "StartTime": 0.0})
+
+
+def write_gifti(path: Path, rows: np.ndarray) -> None:
+    arrays = [nib.gifti.GiftiDataArray(row.astype(np.float32), intent="NIFTI_INTENT_TIME_SERIES") for row in rows]
+    nib.save(nib.GiftiImage(darrays=arrays), path)
+
+
+def _write_image(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nib.Nifti1Image(data, affine)
+    if data.ndim == 4:
+        image.header.set_zooms((3.0, 3.0, 3.0, TR))
+    nib.save(image, path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """What the command line sets in the environment stays in these tests."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A language model of all captions, made by ``brainlm make-lm``."""
+    root = tmp_path_factory.mktemp("llm")
+    texts = [f"a {colour} {animal}" for colour in COLOURS for animal in ANIMALS]
+    (root / "texts.txt").write_text("\n".join(texts * 4), encoding="utf-8")
+    sizes = "--steps 60 --width 32 --layers 2 --vocabulary 320".split()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        assert companion.main(["make-lm", str(root / "texts.txt"), str(root / "model"), *sizes]) == 0
+    return root / "model"
+
+
+def _settings(llm: Path, *more: str) -> tuple[str, ...]:
+    return ("--llm", str(llm), *more, *QUICK)
+
+
+@pytest.fixture(scope="session")
+def volume(tmp_path_factory: pytest.TempPathFactory, llm: Path) -> Study:
+    """Two participants in volume space; only to be read or copied."""
+    root = tmp_path_factory.mktemp("volume")
+    atlas = root / "atlas" / "space-T1w_atlas-slabs_dseg.nii.gz"
+    study = Study(root, _settings(llm, "--space", "T1w", "--atlas", str(atlas)))
+    write_volume(study, ("01", "02"))
+    return study
+
+
+@pytest.fixture(scope="session")
+def surface(tmp_path_factory: pytest.TempPathFactory, llm: Path) -> Study:
+    """Two participants on surfaces; only to be read or copied."""
+    study = Study(tmp_path_factory.mktemp("surface"), _settings(llm))
+    write_surface(study, ("01", "02"))
+    return study
+
+
+@pytest.fixture(scope="session")
+def volume_done(volume: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The study in volume space, both levels done; only to be read or copied."""
+    study = volume.copy(tmp_path_factory.mktemp("volume_done"))
+    study.ok("--facts", "stimuli/facts.tsv")
+    study.ok(level="group")
+    return study
+
+
+@pytest.fixture(scope="session")
+def surface_done(surface: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The study on surfaces, both levels done; only to be read or copied."""
+    study = surface.copy(tmp_path_factory.mktemp("surface_done"))
+    study.ok("--facts", "stimuli/facts.tsv")
+    study.ok(level="group")
+    return study
