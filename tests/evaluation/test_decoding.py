@@ -102,7 +102,7 @@ def test_the_permuted_brain_shares_nothing_with_the_text(
     monkeypatch.setattr(BrainLM, "generate", spy)
     decoded(speaker, examples)
     data = torch.from_numpy(np.array(examples.recording.data))
-    true, permuted, none = ([batch for batch in shown[k : k + 3]] for k in (0, 3, 6))
+    true, permuted, none = (shown[k : k + 3] for k in (0, 3, 6))
     assert len(shown) == 9
 
     def sources(batches: list[Batch]) -> list[int]:
