@@ -115,7 +115,8 @@ class Features(nn.Module):
         if self.training and self.noise:
             scaled = scaled + self.noise * torch.randn_like(scaled) * (self.gain > 0)
         scaled = self.dropout(scaled)
-        return scaled if self.components is None else scaled @ self.components
+        features: Tensor = scaled if self.components is None else scaled @ self.components
+        return features
 
 
 class BrainLM(nn.Module):
