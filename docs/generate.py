@@ -1,14 +1,16 @@
-"""Write the parts of docs/reference that come from the code, between ``<!-- generated: NAME -->`` and ``<!-- end -->``.
+"""Write the parts of the documentation that come from the code, between ``<!-- generated: NAME -->`` and ``<!-- end -->``.
 
 Usage: python docs/generate.py. The tests fail when a page is not what this would write.
 """
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import json
 import re
+import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,11 +20,18 @@ import click
 
 from bids_brainlm.cli import app, companion, exits
 from bids_brainlm.cli.arguments import option_groups
-from bids_brainlm.config import SECTIONS, Phase
+from bids_brainlm.config import SECTIONS, Phase, as_tree, load
 from bids_brainlm.core.types import DECODED_COLUMNS
 from bids_brainlm.evaluation.table import METRICS_COLUMNS
+from bids_brainlm.registry import tokenizers
+from bids_brainlm.stages.decode import HISTORY_COLUMNS
+from bids_brainlm.stages.estimate import TRIAL_COLUMNS
 
-REFERENCE = Path(__file__).parent / "reference"
+DOCS = Path(__file__).parent
+PACKAGE = DOCS.parent / "bids_brainlm"
+GIVEN = ("n_rows", "labels", "width", "basis")
+"""What every tokenizer's factory is called with; the rest are options."""
+
 MARKED = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -85,6 +94,65 @@ def exit_codes() -> str:
     return _table(("code", "meaning"), [(str(code), text) for code, text in exits.CODES.items()])
 
 
+def layers() -> str:
+    """The import contract as it stands in pyproject.toml, highest layer first."""
+    contracts = tomllib.loads((DOCS.parent / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    found = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    return "```\n" + "\n".join(layer.replace("bids_brainlm.", "").replace("*", "") for layer in found) + "\n```\n"
+
+
+def modules() -> str:
+    """Every module with the first sentence of its docstring, read without importing it."""
+    paths = sorted(PACKAGE.rglob("*.py"), key=lambda path: (len(path.parts) > len(PACKAGE.parts) + 1, path))
+    rows = [(path.relative_to(PACKAGE).as_posix(), _says(path)) for path in paths if path.name != "__init__.py"]
+    return _table(("module", "what it is"), [(f"`{name}`", _cell(text)) for name, text in rows])
+
+
+def _says(path: Path) -> str:
+    text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    paragraph = " ".join(text.partition("\n\n")[0].split())
+    sentence = re.split(r"(?<=[a-z)`}])\. ", paragraph)[0]
+    # Emphasis would be escaped, and means nothing in a single sentence.
+    return re.sub(r"\*(\w+)\*", r"\1", sentence.replace("``", "`")).rstrip(".")
+
+
+def tokenizer_options() -> str:
+    rows = []
+    for name in tokenizers.names():
+        factory = tokenizers.get(name)
+        # A plug-in that happens to be installed is no part of this documentation.
+        if factory.__module__.startswith("bids_brainlm."):
+            options = inspect.signature(factory).parameters.items()
+            rows += [(f"`{name}`", f"`{key}`", f"`{json.dumps(p.default)}`") for key, p in options if key not in GIVEN]
+    return _table(("tokenizer", "option", "default"), rows)
+
+
+def preset_differences() -> str:
+    """Settings in which cortext-small differs from cortext; phases of one name are compared, others shown whole."""
+    trees = [as_tree(load(name)) for name in ("cortext", "cortext-small")]
+    phases = [{phase["name"]: phase for phase in tree.pop("phases")} for tree in trees]
+    shared = [name for name in phases[0] if name in phases[1]]
+    flat = [_flat(tree) | _flat({f"phase {name}": own[name] for name in shared}) for tree, own in zip(trees, phases, strict=True)]
+    for out, own in zip(flat, phases, strict=True):
+        out |= {f"phase {name}": _told(phase) for name, phase in own.items() if name not in shared}
+    names = [name for name in flat[0] | flat[1] if flat[0].get(name) != flat[1].get(name)]
+    rows = [(f"`{name}`", *(f"`{json.dumps(tree[name])}`" if name in tree else "none" for tree in flat)) for name in names]
+    return _table(("setting", "`cortext`", "`cortext-small`"), rows)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return out
+
+
+def _told(phase: Mapping[str, Any]) -> dict[str, Any]:
+    """What a phase says beyond the defaults."""
+    plain = dataclasses.asdict(Phase())
+    return {key: value for key, value in phase.items() if key != "name" and value != json.loads(json.dumps(plain[key]))}
+
+
 def _columns(columns: Mapping[str, str]) -> str:
     return _table(("column", "meaning"), [(f"`{name}`", _cell(text)) for name, text in columns.items()])
 
@@ -109,9 +177,15 @@ PARTS: dict[str, Callable[[], str]] = {
     "exit-codes": exit_codes,
     "decoded": partial(_columns, DECODED_COLUMNS),
     "metrics": partial(_columns, METRICS_COLUMNS),
+    "trials": partial(_columns, TRIAL_COLUMNS),
+    "training": partial(_columns, HISTORY_COLUMNS),
+    "layers": layers,
+    "modules": modules,
+    "tokenizer-options": tokenizer_options,
+    "preset-differences": preset_differences,
 }
 
 
 if __name__ == "__main__":
-    for path in sorted(REFERENCE.glob("*.md")):
+    for path in sorted(DOCS.rglob("*.md")):
         path.write_text(page(path.read_text("utf-8")), "utf-8")

@@ -1,20 +1,40 @@
-"""The reference pages are what the code says, and what the README promises exists."""
+"""The pages say what the code says: links lead somewhere, commands parse, settings exist, tables are generated."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import click
 import pytest
 
+from bids_brainlm.cli import app, companion, exits
+from bids_brainlm.cli.arguments import given_settings
+from bids_brainlm.config import SECTIONS, Phase, build, load, presets, settings
+from bids_brainlm.errors import ConfigError
+from bids_brainlm.registry import REGISTRIES
+from bids_brainlm.simulation.bold import AMPLITUDE
+from bids_brainlm.simulation.patches import Sheet
+from bids_brainlm.simulation.world import FACTORS
+
 ROOT = Path(__file__).parents[1]
-PAGES = sorted((ROOT / "docs").rglob("*.md"))
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+MARKED = [page for page in PAGES if "<!-- generated:" in page.read_text("utf-8")]
+ARCHITECTURE = DOCS / "explanation" / "architecture.md"
+FOREIGN_FLAGS = {"--nv", "--cleanenv", "--gpus", "--output-spaces"}
+"""Options of other programs that the text mentions."""
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
 def _generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("brainlm_docs_generate", ROOT / "docs" / "generate.py")
+    spec = importlib.util.spec_from_file_location("brainlm_docs_generate", DOCS / "generate.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -22,14 +42,186 @@ def _generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["settings", "command-line", "exit-codes", "outputs"])
-def test_generated_parts_are_up_to_date(name: str) -> None:
-    text = (ROOT / "docs" / "reference" / f"{name}.md").read_text("utf-8")
-    assert "<!-- generated:" in text
+def _prose(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def _quoted(page: Path) -> list[str]:
+    return re.findall(r"`([^`\n]+)`", _prose(page))
+
+
+def _commands(page: Path) -> Iterator[list[str]]:
+    """Words of each of our commands in the shell blocks of a page, and of those that its text quotes whole."""
+    blocks = re.findall(r"^```sh\n(.*?)^```$", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    whole = [text for text in _quoted(page) if text.startswith(f"{app.NAME} BIDS OUT participant")]
+    for line in [*lines, *whole]:
+        words = shlex.split(line.partition("   # ")[0].split(" | ")[0])
+        names = [Path(word).name for word in words[:1]]
+        if names and names[0] in (app.NAME, companion.NAME):
+            yield [names[0], *words[1:]]
+
+
+ALL_COMMANDS = [(page, words) for page in PAGES for words in _commands(page)]
+
+
+@pytest.mark.parametrize("page", MARKED, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_generated_parts_are_up_to_date(page: Path) -> None:
+    text = page.read_text("utf-8")
     assert _generator().page(text) == text, "run: python docs/generate.py"
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+def test_every_table_that_can_be_generated_is_on_a_page() -> None:
+    names = {name for page in MARKED for name in re.findall(r"<!-- generated: (\S+) -->", page.read_text("utf-8"))}
+    assert names == set(_generator().PARTS)
+
+
+def _anchors(page: Path) -> set[str]:
+    """Anchors of the headings as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", _prose(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@each_page
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)[^)]*\)", page.read_text("utf-8")):
-        assert (page.parent / target).exists(), target
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text("utf-8")):
+        name, _, anchor = target.partition("#")
+        goal = page.parent / name if name else page
+        assert goal.exists(), target
+        if anchor:
+            assert anchor in _anchors(goal), target
+
+
+def test_every_page_is_in_the_index_and_the_readme_leads_to_it() -> None:
+    index = DOCS / "index.md"
+    linked = {(DOCS / target).resolve() for target in re.findall(r"\]\(([^)#]+\.md)", index.read_text("utf-8"))}
+    assert linked == {page.resolve() for page in DOCS.rglob("*.md")} - {index.resolve()}
+    assert "docs/index.md" in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(ALL_COMMANDS) > 30
+    assert {words[0] for _, words in ALL_COMMANDS} == {app.NAME, companion.NAME}
+
+
+@pytest.mark.parametrize(("page", "words"), ALL_COMMANDS, ids=lambda value: value.stem if isinstance(value, Path) else value[0])
+def test_commands_parse(page: Path, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    # Folders of the examples are not there.
+    monkeypatch.setattr(click.Path, "convert", lambda self, value, param, ctx: Path(value))
+    name, *args = words
+    command: click.Command = app.command if name == app.NAME else companion.command
+    if {"--help", "--version"} & set(args):
+        return
+    if isinstance(command, click.Group):
+        name, *args = args
+        command = command.commands[name]
+    context = command.make_context(name, list(args), obj=exits.Ending())
+    if command is app.command:
+        load(context.params["recipe"], None, given_settings(context), context.params["overrides"])
+
+
+@each_page
+def test_settings_that_are_named_exist(page: Path) -> None:
+    known = {name for name, _, _ in settings()} | {f"phases.{key}" for key in Phase.__dataclass_fields__}
+    sections = "|".join([*SECTIONS, "phases"])
+    for text in _quoted(page):
+        for name in re.findall(rf"(?<![\w./-])(?:{sections})\.[a-z0-9N_]+(?:\.[a-z0-9_]+)?", text):
+            plain = re.sub(r"^phases\.[0-9N]+", "phases", name)
+            plain = re.sub(r"^(model\.options)\..*", r"\1", plain)
+            assert plain in known | {"phases"} or name.endswith(".tsv"), name
+
+
+def test_options_that_are_named_exist() -> None:
+    commands = [app.command, *companion.command.commands.values()]
+    flags = {flag for command in commands for param in command.params for flag in param.opts} | {"--help", "--version"}
+    for page in PAGES:
+        named = {flag for text in _quoted(page) for flag in re.findall(r"(?<![\w-])--[a-z][a-z_-]+", text)}
+        assert named <= flags | FOREIGN_FLAGS | {"--participant_label"}, page.name
+
+
+def test_a_wrong_command_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(click.Path, "convert", lambda self, value, param, ctx: Path(value))
+    with pytest.raises(click.UsageError):
+        app.command.make_context("x", ["BIDS", "OUT", "participant", "--splt", "kfold"], obj=exits.Ending())
+    with pytest.raises(ConfigError):
+        load("cortext", None, {}, {"split.fold": "3"})
+
+
+def test_toml_keys_of_the_texts_are_presets() -> None:
+    for page in PAGES:
+        for name in re.findall(r"--recipe ([a-z][\w-]*)", page.read_text("utf-8")):
+            assert name in presets(), page.name
+
+
+def test_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), flags=re.MULTILINE))
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        named = re.findall(r"(?:^|`)make ((?:[A-Z]+=\S+ )*)([a-z-]+)", text, flags=re.MULTILINE)
+        assert {target for _, target in named} <= targets, page.name
+
+
+@each_page
+def test_no_page_names_a_place_of_one_machine(page: Path) -> None:
+    text = page.read_text("utf-8")
+    assert not re.search(r"/tmp/|/home/(?!brainlm)|/work/\w|\.\./shared", text)
+
+
+def test_the_map_lists_every_room() -> None:
+    rooms = {path.parent.name for path in (ROOT / "bids_brainlm").glob("*/__init__.py")}
+    table = _prose(ARCHITECTURE).partition("## Rooms")[2].partition("###")[0]
+    listed = set(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE))
+    assert listed == rooms
+
+
+def test_the_map_shows_the_contract() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    names = [name.strip(" *").removeprefix("bids_brainlm.") for layer in layers for name in layer.split("|")]
+    block = re.findall(r"<!-- generated: layers -->\n```\n(.*?)```", ARCHITECTURE.read_text("utf-8"), flags=re.DOTALL)[0]
+    assert re.findall(r"\w+", block) == names
+    rooms = {path.parent.name for path in (ROOT / "bids_brainlm").glob("*/__init__.py")}
+    assert rooms <= set(names)
+
+
+def test_the_plug_in_page_lists_every_registry() -> None:
+    text = (DOCS / "how-to" / "plugins.md").read_text("utf-8")
+    assert all(f"`{registry.kind}`" in text for registry in REGISTRIES)
+
+
+def test_the_recipe_page_has_the_numbers_of_the_recipe() -> None:
+    text = (DOCS / "explanation" / "cortext.md").read_text("utf-8")
+    config = load("cortext")
+    first, second = config.phases
+    assert f"`model.basis_variance` = {config.model.basis_variance}" in text
+    assert f"`model.basis_components` = {config.model.basis_components}" in text
+    assert f"hidden width {config.model.options['hidden']}" in text
+    assert f"`{config.model.llm}`" in text
+    assert all(f'"{prompt}"' in text for prompt in config.text.prompts)
+    model = config.model
+    assert f"rank {model.lora_rank}, alpha {model.lora_alpha}, dropout {model.lora_dropout}" in text
+    assert f"| epochs | {first.epochs} | C25 | {second.epochs} |" in text
+    assert (first.learning_rate, second.learning_rate, first.l2, second.l2) == (1e-3, 2e-5, 0.2, 5e-4)
+    assert "| 1e-3, cosine | C25 | 2e-5, cosine |" in text
+    assert "| 0.2 | C25 | 5e-4 | C25 |" in text
+    assert f"after {first.patience} epochs" in text
+    assert (first.batch_size, second.batch_size, second.precision, first.clip, second.clip) == (25, 25, "nf4", 1.0, 1.0)
+
+
+def test_the_simulator_page_has_the_simulator_s_numbers() -> None:
+    text = (DOCS / "explanation" / "simulator.md").read_text("utf-8")
+    assert f"{AMPLITUDE:g} % for a sustained response" in text
+    for factor, words in FACTORS.items():
+        assert f"| {factor} | {', '.join(words)} |" in text
+    sheet = {name: item.default for name, item in Sheet.__dataclass_fields__.items()}
+    assert f"{sheet['radius']:g} mm radius" in text
+    assert f"standard deviation {sheet['width']:g} mm" in text
+
+
+def test_toml_blocks_are_settings() -> None:
+    for page in PAGES:
+        for block in re.findall(r"^```toml\n(.*?)^```$", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE):
+            tree = tomllib.loads(block)
+            if "project" not in tree:
+                build(tree)
