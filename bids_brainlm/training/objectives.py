@@ -18,7 +18,7 @@ def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
 
 @objectives.register("answer_mean_mse")
 def answer_mean_mse(model: nn.Module, batch: Batch) -> Tensor:
-    """Mean squared distance of every brain token from the mean embedding of the answer's tokens, in units of its variance.
+    """Mean squared distance of every brain token from the mean embedding of the answer's tokens, in units of its mean square.
 
     A warm-up that costs no pass through the language model: tokens of parcels that tell something about the text learn to point
     towards it, the others to stay at the mean. After the warm-up of Ye et al. 2025, who take the prompt's tokens instead.
@@ -33,6 +33,7 @@ def answer_mean_mse(model: nn.Module, batch: Batch) -> Tensor:
         raise ValueError("answer_mean_mse needs brain tokens, but the prompts have none")
     with torch.no_grad():
         target = inner.answer_means(batch)
-        spread = (target - target.mean(0)).square().sum(1).mean().clamp(min=1e-12)
+        # Not the spread of the targets: a last batch of one example, or of one text, has none.
+        size = target.square().sum(1).mean()
     distance = (inner.brain_tokens(batch.vertices) - target[:, None]).square().sum(2).mean()
-    return distance / spread
+    return distance / size
