@@ -9,15 +9,17 @@ before it. Reading events and texts for the keys also finds most faults of the i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bids_brainlm import registry
 from bids_brainlm.config import Request, bearing
 from bids_brainlm.errors import InputError, MissingInputError
 from bids_brainlm.io.atlas_files import SURFACE_EXTENSIONS, hemispheres
 from bids_brainlm.io.matrices import files_of, find_betas
 from bids_brainlm.io.runfiles import RunFiles
+from bids_brainlm.models import sources
 from bids_brainlm.stages.cache import FileHashes, Stage, digest
 from bids_brainlm.stages.estimate import runs_of, stem, trials_of
 from bids_brainlm.stages.evaluate import facts_path
@@ -37,8 +39,43 @@ def plan(request: Request, participant: str, hashes: FileHashes) -> list[Stage]:
         source = digest(hashes.many(path for item in find_betas(ready, participant) for path in files_of(item)))
     else:
         first = _per_run(request, participant, hashes)
-        source = digest([stage.key for stage in first if stage.name.endswith("_estimate")])
-    return [*first, *_per_participant(request, participant, hashes, source, tuple(stage.name for stage in first))]
+        source = digest([stage.key for stage in _estimates(first)])
+    after = tuple(stage.name for stage in _estimates(first))
+    return [*first, *_per_participant(request, participant, hashes, source, after)]
+
+
+def _estimates(stages: Sequence[Stage]) -> list[Stage]:
+    return [stage for stage in stages if stage.name.endswith("_estimate")]
+
+
+def refuse_unknown(request: Request, stages: Iterable[Stage]) -> None:
+    """Look up what some stages will need by name, before hours of other work.
+
+    Parameters
+    ----------
+    request : Request
+    stages : iterable of Stage
+        Those that have to run.
+
+    Raises
+    ------
+    ConfigError
+        When nobody registered an estimator, prompt style, metric, tokenizer or objective of that name.
+    MissingResourceError
+        When the language model is not there.
+    """
+    config, stages = request.config, list(stages)
+    if stages:
+        registry.estimators.get(config.estimate.estimator)
+        registry.prompt_styles.get(config.model.style)
+        for name in config.evaluate.metrics:
+            registry.metrics.get(name)
+    if any(stage.heavy for stage in stages):
+        # Only now: these import torch.
+        registry.tokenizers.get(config.model.tokenizer)
+        for phase in config.phases:
+            registry.objectives.get(phase.objective)
+        sources.find(config.model.llm, config.model.revision, config.run.offline)
 
 
 def texted_runs(request: Request, runs: Sequence[RunFiles]) -> list[tuple[RunFiles, Any]]:
@@ -88,7 +125,7 @@ def _per_participant(request: Request, participant: str, hashes: FileHashes, sou
         "texts": hashes.many(_tables(request)),
         "llm": hashes(llm) if llm.is_dir() else config.model.llm,
         "atlas": _atlas(request, hashes),
-        "settings": bearing(config, "estimate", "parcels", "text", "split", "model", "phases", "run"),
+        "settings": bearing(config, "estimate", "text", "split", "model", "phases", "run"),
     }
     train = digest(inputs)
     decode = digest(train, bearing(config, "decode"))

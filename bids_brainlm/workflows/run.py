@@ -18,12 +18,12 @@ from uuid import uuid4
 
 from bids_brainlm import __version__
 from bids_brainlm.config import Outcome, Request, to_toml
-from bids_brainlm.errors import BrainLMError, MissingInputError
+from bids_brainlm.errors import BrainLMError, MissingInputError, MissingResourceError
 from bids_brainlm.io.derivatives import init_dataset
 from bids_brainlm.io.files import write_json, write_text
 from bids_brainlm.io.layout import default_derivatives, participants
 from bids_brainlm.stages import cache
-from bids_brainlm.stages.plan import plan
+from bids_brainlm.stages.plan import plan, refuse_unknown
 
 LOGGER = logging.getLogger(__name__)
 
@@ -62,13 +62,16 @@ def run_participants(request: Request) -> list[Outcome]:
     if request.reports_only:
         stale = {who: [] for who in stale}
     write_text(request.out_dir / "logs" / f"{label}.toml", to_toml(request.config))
-    if any(stale.values()):
+    try:
+        refuse_unknown(request, (stage for stages in stale.values() for stage in stages))
+    except MissingResourceError as error:
+        outcomes |= {who: Outcome(who, str(error), error.exit_code) for who, stages in stale.items() if stages}
+    else:
         _execute(request, stale)
-    for who, stages in plans.items():
-        outcomes[who] = _outcome(request, who, stages)
+    outcomes |= {who: _outcome(request, who, stages) for who, stages in plans.items() if who not in outcomes}
     _write_reports(request, outcomes, {who for who, stages in stale.items() if stages})
-    executed = {who: [s.name for s in stages] for who, stages in stale.items()}
-    _log(request, label, start, outcomes, executed, {who: len(plans[who]) - len(names) for who, names in executed.items()})
+    executed = {who: [s.name for s in stages if cache.is_fresh(request.out_dir, s)] for who, stages in stale.items()}
+    _log(request, label, start, outcomes, executed, {who: len(plans[who]) - len(stages) for who, stages in stale.items()})
     return [outcomes[who] for who in asked]
 
 
@@ -107,6 +110,8 @@ def _with_followers(stages: Sequence[cache.Stage], stale: Sequence[cache.Stage])
 
 
 def _execute(request: Request, plans: dict[str, list[cache.Stage]]) -> None:
+    if not any(plans.values()):
+        return
     _quiet_nipype(request)
     from bids_brainlm.workflows import nodes
     from bids_brainlm.workflows.graphs import init_bids_brainlm_wf
