@@ -11,11 +11,9 @@ import io
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,10 +32,34 @@ PICTURES = [f"{colour}-{animal}" for colour in COLOURS for animal in ANIMALS]
 TRAINED = [name for name in PICTURES if name not in ("blue-bird", "green-cow", "red-dog", "green-fox")]
 SHAPE = (6, 6, 8)
 N_VERTICES = 2562  # of a hemisphere of fsaverage, density 3k
-QUICK = (
-    "--recipe cortext-small --offline --nprocs 1 --texts stimuli/captions.tsv --key-column stim_id --set "
-    "phases.0.epochs=6 phases.0.batch_size=8 decode.permutations=19 decode.max_new_tokens=8 evaluate.bootstrap=200"
-).split()
+QUICK = """
+[model]
+tokenizer = "parcelwise"
+options = {kind = "linear"}
+vertex_dropout = 0.5
+
+[[phases]]
+name = "tokenizers"
+train = ["tokenizer", "norms"]
+epochs = 6
+learning_rate = 3e-3
+l2 = 10.0
+batch_size = 8
+
+[decode]
+max_new_tokens = 8
+permutations = 19
+
+[evaluate]
+bootstrap = 200
+
+[parcels]
+atlas = "kmeans100"
+
+[text]
+table = "stimuli/captions.tsv"
+key = "stim_id"
+"""
 
 
 @dataclass(frozen=True)
@@ -82,7 +104,6 @@ class Study:
         object.__setattr__(self, "out", self.root / "out")
 
     def argv(self, *more: object, level: str = "participant", out: Path | None = None, work: Path | None = None) -> list[str]:
-        # Settings first: those of `more` come later in the list that --set opens.
         folders = [self.bids, out or self.out, level, "-w", work or self.root / "work"]
         return [str(arg) for arg in [*folders, *self.settings, *more]]
 
@@ -249,14 +270,15 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("llm")
     texts = [f"a {colour} {animal}" for colour in COLOURS for animal in ANIMALS]
     (root / "texts.txt").write_text("\n".join(texts * 4), encoding="utf-8")
-    sizes = "--steps 60 --width 32 --layers 2 --vocabulary 320".split()
+    sizes = ["--steps=60", "--width=32", "--layers=2", "--vocabulary=320"]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         assert companion.main(["make-lm", str(root / "texts.txt"), str(root / "model"), *sizes]) == 0
+    (root / "quick.toml").write_text(QUICK, encoding="utf-8")
     return root / "model"
 
 
 def _settings(llm: Path, *more: str) -> tuple[str, ...]:
-    return ("--llm", str(llm), *more, *QUICK)
+    return ("--recipe", str(llm.with_name("quick.toml")), "--llm", str(llm), "--offline", "--nprocs", "1", *more)
 
 
 @pytest.fixture(scope="session")
