@@ -54,7 +54,7 @@ def _quoted(page: Path) -> list[str]:
 def _commands(page: Path) -> Iterator[list[str]]:
     """Words of each of our commands in the shell blocks of a page, and of those that its text quotes whole."""
     blocks = re.findall(r"^```sh\n(.*?)^```$", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").replace("$seed", "1").splitlines()]
     whole = [text for text in _quoted(page) if text.startswith(f"{app.NAME} BIDS OUT participant")]
     for line in [*lines, *whole]:
         words = shlex.split(line.partition("   # ")[0].split(" | ")[0])
