@@ -18,6 +18,8 @@ from bids_brainlm.stages import cache
 
 LOGGER = logging.getLogger(__name__)
 
+INTERRUPTED = 130
+
 
 def to_json(request: Request) -> str:
     """A request as text that a worker process can read."""
@@ -74,8 +76,10 @@ class RunStage(SimpleInterface):
             LOGGER.info("%s: done in %.0f s", stage.name, time.perf_counter() - start)
         except BrainLMError as error:
             # The crash file of Nipype holds the traceback; this holds the one line that the user is to read.
-            with atomic_write(fault_path(request, stage.name)) as partial:
-                partial.write_text(json.dumps({"error": str(error), "exit_code": error.exit_code}))
+            _write_fault(request, stage.name, str(error), error.exit_code)
+            raise
+        except KeyboardInterrupt:
+            _write_fault(request, stage.name, "interrupted", INTERRUPTED)
             raise
         self._results["name"] = stage.name
         return runtime
@@ -90,3 +94,28 @@ class RunHeavyStage(RunStage):
 def fault_path(request: Request, stage: str) -> Path:
     """Where a stage leaves the message of its fault."""
     return request.work_dir / "faults" / f"{stage}.json"
+
+
+def read_fault(request: Request, stage: str) -> dict[str, Any]:
+    """``error`` and ``exit_code`` of the fault of a stage; empty when it left none."""
+    path = fault_path(request, stage)
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def stop_when_interrupted(node: Any, status: str) -> None:
+    """Status callback: Nipype takes an interruption for the crash of one node and goes on with the others.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        When that is what ended the node.
+    """
+    if status == "exception" and isinstance(node.interface, RunStage):
+        request, stage = from_json(node.inputs.request), cache.Stage.from_json(node.inputs.stage)
+        if read_fault(request, stage.name).get("exit_code") == INTERRUPTED:
+            raise KeyboardInterrupt
+
+
+def _write_fault(request: Request, stage: str, error: str, exit_code: int) -> None:
+    with atomic_write(fault_path(request, stage)) as partial:
+        partial.write_text(json.dumps({"error": error, "exit_code": exit_code}))

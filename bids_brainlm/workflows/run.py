@@ -6,7 +6,6 @@ keeps crash files; whether a participant is done is decided by its stamps alone.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -131,7 +130,7 @@ def _execute(request: Request, plans: dict[str, list[cache.Stage]]) -> None:
     }
     try:
         if n_procs == 1:
-            workflow.run(plugin="Linear")
+            workflow.run(plugin="Linear", plugin_args={"status_callback": nodes.stop_when_interrupted})
         else:
             workflow.run(plugin="MultiProc", plugin_args=arguments)
     except RuntimeError as error:
@@ -164,12 +163,11 @@ def _outcome(request: Request, participant: str, stages: Sequence[cache.Stage]) 
         return Outcome(participant)
     if request.reports_only:
         return Outcome(participant, f"{unfinished[0].name} has not been run with these settings: {request.out_dir}", 66)
-    from bids_brainlm.workflows.nodes import fault_path
+    from bids_brainlm.workflows.nodes import read_fault
 
     for stage in unfinished:
-        path = fault_path(request, stage.name)
-        if path.is_file():
-            fault = json.loads(path.read_text())
+        fault = read_fault(request, stage.name)
+        if fault:
             return Outcome(participant, fault["error"], fault["exit_code"])
     crashes = request.out_dir / "logs" / "crashes"
     return Outcome(participant, f"{unfinished[0].name} failed; the traceback is in {crashes}", 1)
