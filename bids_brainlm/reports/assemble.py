@@ -178,16 +178,19 @@ def _warnings(sidecars: list[dict[str, Any]], summary: pd.DataFrame | None) -> t
 
 
 def _overview(request: Request, facts: MethodFacts, sidecars: list[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
+    waste = sidecars[0]["PaddingWaste"] if sidecars else None
+    where = f"{facts.space} {facts.density}".strip()
+    parts = f"{facts.n_train} training, {facts.n_validation} validation, {facts.n_texts_test} test"
     rows = [
         ("Trials", f"{facts.n_trials} of {facts.n_stimuli} stimuli in {facts.n_runs} runs" if facts.n_trials else ""),
-        ("Responses", f"{facts.estimator.upper()} in {facts.space} {facts.density}, {facts.n_vertices:,} vertices" if facts.n_vertices else ""),
+        ("Responses", f"{facts.estimator.upper()} in {where}, {facts.n_vertices:,} vertices" if facts.n_vertices else ""),
         ("Unusable vertices", f"{facts.n_masked:,} (masked)" if facts.n_vertices else ""),
         ("Parcels", f"{facts.n_parcels} of {facts.atlas}" if facts.n_parcels else ""),
-        ("Padding of the parcel product", f"{sidecars[0]['PaddingWaste']:.0%}" if sidecars and sidecars[0]["PaddingWaste"] is not None else ""),
+        ("Padding of the parcel product", "" if waste is None else f"{waste:.0%}"),
         ("Language model", f"{facts.llm} {facts.revision[:19]}"),
-        ("Split", f"{facts.scheme} by {facts.group}; {facts.n_train} training, {facts.n_validation} validation, {facts.n_texts_test} test" if sidecars else ""),
+        ("Split", f"{facts.scheme} by {facts.group}; {parts}" if sidecars else ""),
         ("Seed", str(request.config.run.random_seed)),
-    ]  # fmt: skip
+    ]
     return tuple((name, text) for name, text in rows if text.strip())
 
 

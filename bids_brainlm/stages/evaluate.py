@@ -45,7 +45,9 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     responses = examples.recording.data[rows]
     reliability = pd.DataFrame({"reliability": split_half(responses, examples.stimulus[first], config.run.random_seed)})
     quality = reliability_path(request, participant, trials.task)
-    return [write_tsv(path, table), describe(path, text, METRICS_COLUMNS), write_tsv(quality, reliability)]
+    meaning = {"reliability": "Correlation over stimuli of the mean responses in two halves of the repeats; n/a without repeats."}
+    written = [write_tsv(path, table), describe(path, text, METRICS_COLUMNS), write_tsv(quality, reliability)]
+    return [*written, describe(quality, "Split-half reliability of the responses, one row a vertex or voxel.", meaning)]
 
 
 def load_facts(request: Request) -> Facts | None:
