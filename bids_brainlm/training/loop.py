@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from bids_brainlm.errors import BrainLMError
 from bids_brainlm.models import checkpoint
 from bids_brainlm.models.fusion import Batch, BrainLM
 from bids_brainlm.registry import objectives
@@ -62,7 +63,6 @@ class Position:
     epoch: int = 0
     best: float = math.inf
     best_epoch: int = -1
-    done: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -104,7 +104,7 @@ def fit(
         One row an epoch: phase, epoch, train_loss, validation_loss (nats per token), learning_rate.
     """
     place, optimiser_state = _resume(phases, schedules, folder, key)
-    while place.phase < len(schedules) and not place.done:
+    while place.phase < len(schedules):
         schedule = schedules[place.phase]
         # LoRA begins at random, and alike whether or not training was interrupted before.
         torch.manual_seed(_number(seed, place.phase))
@@ -219,7 +219,7 @@ def _refuse_divergence(row: dict[str, Any], names: Sequence[str]) -> None:
     for name in names:
         if not math.isfinite(row[name]):
             where = f"in epoch {row['epoch'] + 1} of phase {row['phase']}"
-            raise FloatingPointError(f"{name} became {row[name]} {where}; lower learning_rate")
+            raise BrainLMError(f"{name} became {row[name]} {where}; lower learning_rate")
 
 
 def _exhausted(place: Position, schedule: Schedule) -> bool:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from bids_brainlm.core.types import Prompt
+from bids_brainlm.errors import BrainLMError
 from bids_brainlm.language.render import Rendered, decode, render, stop_ids
 from bids_brainlm.models import checkpoint
 from bids_brainlm.models.fusion import BrainLM, collate
@@ -197,12 +198,12 @@ def test_a_loss_that_is_not_a_number_stops_and_saves_nothing(
         return objectives.get("cross_entropy")(model, batch) * math.nan
 
     monkeypatch.setitem(objectives._objects, "broken", broken)
-    with pytest.raises(FloatingPointError, match="train_loss became nan in epoch 1 of phase one; lower learning_rate"):
+    with pytest.raises(BrainLMError, match="train_loss became nan in epoch 1 of phase one; lower learning_rate"):
         training().fit([schedule(objective="broken")], tmp_path)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(loop._Phase, "validate", lambda self: math.nan)
     case = training()
-    with pytest.raises(FloatingPointError, match="validation_loss became nan in epoch 1 of phase one"):
+    with pytest.raises(BrainLMError, match="validation_loss became nan in epoch 1 of phase one"):
         case.fit([schedule()], tmp_path, validation=held_out(case))
 
 
