@@ -100,22 +100,23 @@ def test_norms_and_lora_outlive_a_change_of_precision(training: Maker, tmp_path:
     assert (torch.uint8 if precision == "nf4" else torch.bfloat16) in weights
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("family", ["llama"])
 def test_a_phase_in_nf4_trains_what_it_should(training: Maker, tmp_path: Path, family: str) -> None:
     case = training(family)
-    first = case.fit([schedule(("tokenizer", "norms"), 8)], tmp_path / "one")
+    first = case.fit([schedule(("tokenizer", "norms"), 5)], tmp_path / "one")
     after_one = case.state()
-    schedules = [schedule(("tokenizer", "norms"), 8), schedule(("tokenizer", "norms", "lora"), 4, "nf4")]
+    schedules = [schedule(("tokenizer", "norms"), 5), schedule(("tokenizer", "norms", "lora"), 4, "nf4")]
     case = training(family)
     history = case.fit(schedules, tmp_path / "both")
     state = case.phases.trained_state()
-    assert [row["train_loss"] for row in history[:8]] == [row["train_loss"] for row in first]
+    assert [row["train_loss"] for row in history[:5]] == [row["train_loss"] for row in first]
     assert {p.dtype for p in case.model.llm.parameters()} == {torch.float32, torch.uint8}
     for name, value in state.items():
         assert torch.isfinite(value).all()
         assert name not in after_one or not torch.equal(value, after_one[name]), f"{name} did not move in the second phase"
     # Had the trained norms been lost, the loss would have jumped back.
-    assert history[8]["train_loss"] < history[7]["train_loss"] + 0.25 * (history[0]["train_loss"] - history[7]["train_loss"])
+    begin, end, again = (history[i]["train_loss"] for i in (0, 4, 5))
+    assert again < end + 0.25 * (begin - end)
     assert all(value.abs().max() > 0 for name, value in state.items() if "lora_B" in name)
 
 
