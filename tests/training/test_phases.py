@@ -21,7 +21,7 @@ from bids_brainlm.training.loop import Schedule
 from bids_brainlm.training.phases import restore
 
 Maker = Callable[..., Any]
-FAMILIES = ("gpt2", "llama", "gemma3")
+FAMILIES = ("gpt2", "gemma3")
 
 
 def schedule(train: tuple[str, ...], epochs: int = 3, precision: str = "fp32", **options: Any) -> Schedule:
