@@ -204,7 +204,7 @@ class Examples:
     def gather(self, index: Any) -> Floats:
         """(b, T, V) float32 responses of the examples ``index``: the mean over the M repeats of each row."""
         rows = self.rows[np.asarray(index, dtype=np.int64)]
-        unique, inverse = np.unique(np.maximum(rows, 0), return_inverse=True)
+        unique, inverse = np.unique(np.where(rows >= 0, rows, rows[:, :, :1]), return_inverse=True)
         data = np.asarray(self.recording.data[unique], dtype=np.float32)
         if rows.shape[2] == 1:
             return data[inverse.reshape(rows.shape[:2])]
@@ -315,7 +315,7 @@ class Affine:
     def __call__(self, data: Floats) -> Floats:
         """(..., V) -> (..., F)."""
         gain = np.divide(1.0, self.scale, out=np.zeros_like(self.scale), where=self.scale > 0)
-        scaled = np.nan_to_num((data - self.mean) * gain, nan=0.0, posinf=0.0, neginf=0.0)
+        scaled = np.nan_to_num(data - self.mean, nan=0.0, posinf=0.0, neginf=0.0) * gain
         return np.asarray(scaled if self.components is None else scaled @ self.components, dtype=np.float32)
 
     def refuse_leak(self, split: Split) -> None:

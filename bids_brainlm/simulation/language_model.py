@@ -160,7 +160,7 @@ def make_lm(
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     phases = Phases(model, lambda _: llm, LoRA(), "fp32")
     checkpoints = out / ".checkpoints"
-    key = hashlib.sha256(repr([chosen, prompts, schedule, llm.config.to_dict(), seed]).encode()).hexdigest()
+    key = hashlib.sha256(repr([spoken, schedule, llm.config.to_dict(), seed]).encode()).hexdigest()
     history = fit(
         model,
         phases,

@@ -174,7 +174,6 @@ def test_only_the_rows_asked_for_are_read_and_each_once():
     assert sorted(source.read) == [3, 5, 7]
 
 
-@pytest.mark.xfail(reason="a missing repeat reads row 0, whose NaN then spreads", strict=True)
 def test_a_missing_repeat_reads_nothing():
     data = np.ones((12, 9), np.float32)
     data[0] = np.nan
