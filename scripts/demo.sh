@@ -5,6 +5,8 @@ set -eu
 folder=${1:?usage: scripts/demo.sh FOLDER}
 PATH="${BRAINLM_BIN:+$BRAINLM_BIN:}$PATH"
 seed=${SEED:-0}
+# Matrices are small here: a second thread costs more than it brings.
+export OMP_NUM_THREADS=1
 if [ -n "${DEMO_SHORT:-}" ]; then
   design="--runs 4 --trials 45 --repeats 2" training="--steps 60" settings="phases.0.epochs=2 phases.1.epochs=2 decode.permutations=20"
 else
