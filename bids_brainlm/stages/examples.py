@@ -17,7 +17,7 @@ from bids_brainlm.config import Config, Request
 from bids_brainlm.core.features import center
 from bids_brainlm.core.splits import average, make_splits
 from bids_brainlm.core.types import Examples, Prompt, Recording, Split
-from bids_brainlm.errors import InputError, MissingInputError
+from bids_brainlm.errors import InputError, LeakageError, MissingInputError
 from bids_brainlm.io.files import read_tsv
 from bids_brainlm.io.texts import load_texts
 from bids_brainlm.stages.responses import Trials
@@ -97,6 +97,9 @@ def splits_of(request: Request, trials: Trials, examples: Examples) -> tuple[Spl
             examples, settings.scheme, settings.folds, settings.test, settings.validation, labels, request.config.run.random_seed
         )
         return tuple(average(fold, settings.average) for fold in folds)
+    except LeakageError as error:
+        where = f"{trials.path} (expected: each {settings.group} in one part; remedy: correct {settings.source}, or set --group)"
+        raise LeakageError(f"{error}: {where}") from error
     except ValueError as error:
         remedy = "change split.group, split.scheme or split.folds, or add trials"
         raise InputError(f"the trials cannot be split: {error}", trials.path, remedy=remedy) from error
