@@ -266,11 +266,12 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A language model of all captions, made by ``brainlm make-lm``."""
+    """A language model of the captions and of others, made by ``brainlm make-lm``."""
     root = tmp_path_factory.mktemp("llm")
-    texts = [f"a {colour} {animal}" for colour in COLOURS for animal in ANIMALS]
-    (root / "texts.txt").write_text("\n".join(texts * 4), encoding="utf-8")
-    sizes = ["--steps=60", "--width=32", "--layers=2", "--vocabulary=320"]
+    colours, animals = (*COLOURS, "gold", "grey", "pink"), (*ANIMALS, "bear", "cat", "hen", "pig")
+    texts = [f"a {colour} {animal}" for colour in colours for animal in animals]
+    (root / "texts.txt").write_text("\n".join(texts), encoding="utf-8")
+    sizes = ["--steps=80", "--width=32", "--layers=2", "--vocabulary=320"]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         assert companion.main(["make-lm", str(root / "texts.txt"), str(root / "model"), *sizes]) == 0
     (root / "quick.toml").write_text(QUICK, encoding="utf-8")
@@ -288,6 +289,14 @@ def volume(tmp_path_factory: pytest.TempPathFactory, llm: Path) -> Study:
     atlas = root / "atlas" / "space-T1w_atlas-slabs_dseg.nii.gz"
     study = Study(root, _settings(llm, "--space", "T1w", "--atlas", str(atlas)))
     write_volume(study, ("01", "02"))
+    return study
+
+
+@pytest.fixture
+def relabelled(volume: Study, tmp_path: Path) -> Study:
+    """The study in volume space with brains that saw other pictures than the events say."""
+    study = Study(tmp_path, volume.settings)
+    write_volume(study, ("01", "02"), relabelled=True)
     return study
 
 
