@@ -1,4 +1,4 @@
-"""What was decoded from a simulated dataset beside what could have been: the decoder, its controls, linear readouts, the observer."""
+"""What was decoded from a simulated dataset beside what could have been: controls, linear readouts, and the observer."""
 
 from __future__ import annotations
 
