@@ -81,17 +81,18 @@ def find_runs(bids_dir: Path, derivatives: Mapping[str, Path], participant: str,
     selected = _select(list(derived.values()), settings, bids_dir / f"sub-{label}")
     _warn_of_absent(bids_dir, label, derived, settings)
     runs: list[RunFiles] = []
-    problems: list[str] = []
+    problems: list[MissingInputError] = []
     for item in selected:
         try:
             run = assemble(bids_dir, item, settings)
         except MissingInputError as error:
-            problems.append(str(error))
+            problems.append(error)
         else:
             runs += [run] if run else []
     if problems:
-        what = problems[0] if len(problems) == 1 else f"{len(problems)} runs lack something:\n  " + "\n  ".join(problems) + "\nin"
-        raise MissingInputError(what, bids_dir / f"sub-{label}")
+        # One line, although several runs may lack something: place and remedy are those of the first.
+        what, first = "; ".join(problem.what for problem in problems), problems[0]
+        raise MissingInputError(what, first.path, expected=first.expected, remedy=first.remedy)
     if not runs:
         raise MissingInputError(
             "no run has an events table", bids_dir / f"sub-{label}", expected="..._events.tsv beside the raw BOLD"
