@@ -76,10 +76,21 @@ def stem(run: RunFiles) -> str:
 
 
 def trials_of(request: Request, run: RunFiles) -> pd.DataFrame:
-    """Events of a run with ``stimulus_id`` and ``keep``; one row an event."""
+    """Events of a run with ``stimulus_id`` and ``keep``; one row an event.
+
+    Raises
+    ------
+    InputError
+        When two trials with texts begin at once: no estimator could tell their responses apart.
+    """
     events = load_events(run.events)
     texts = load_texts(request.bids_dir, request.config.text, events, run.events)
-    table = events.copy()
+    kept = events["onset"][texts.keep]
+    if kept.duplicated().any():
+        what = f"two trials with texts begin at {kept[kept.duplicated()].iloc[0]:g} s"
+        remedy = "join their rows; several questions about one trial belong into the table of texts"
+        raise InputError(what, run.events, expected="one row a trial", remedy=remedy)
+    table = events.drop(columns="trial_id", errors="ignore")
     table["stimulus_id"] = list(texts.stimulus)
     table["keep"] = np.asarray(texts.keep)
     table["session"], table["run"] = run.session or "n/a", stem(run)
