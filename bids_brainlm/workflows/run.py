@@ -134,8 +134,9 @@ def _execute(request: Request, plans: dict[str, list[cache.Stage]]) -> None:
         else:
             workflow.run(plugin="MultiProc", plugin_args=arguments)
     except RuntimeError as error:
-        # Nipype says here that some node failed; `_outcome` finds out which and why.
-        LOGGER.info("%s", error)
+        # Nipype says here that some node failed, with its traceback; `_outcome` finds out which and why.
+        if request.verbosity >= 2:
+            LOGGER.info("%s", error)
 
 
 def _quiet_nipype(request: Request) -> None:
