@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -75,10 +76,15 @@ class Done:
 
 
 def call(*args: object) -> Done:
-    """Run ``bids_brainlm`` in this process."""
+    """Run ``bids_brainlm`` in this process; what it logs, which pytest keeps from stderr, is part of the answer."""
     err = io.StringIO()
-    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(err):
-        code = app.main([str(arg) for arg in args])
+    handler = logging.StreamHandler(err)
+    logging.getLogger().addHandler(handler)
+    try:
+        with contextlib.redirect_stderr(err), contextlib.redirect_stdout(err):
+            code = app.main([str(arg) for arg in args])
+    finally:
+        logging.getLogger().removeHandler(handler)
     return Done(code, err.getvalue())
 
 
