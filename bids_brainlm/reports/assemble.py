@@ -14,13 +14,14 @@ from bids_brainlm.config import Outcome, Request, to_toml
 from bids_brainlm.errors import BrainLMError, MissingInputError
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, Predictions, phenotype, primary_of
 from bids_brainlm.io.betas import read_betas
-from bids_brainlm.io.files import read_json, read_tsv, write_json, write_text, write_tsv
+from bids_brainlm.io.files import read_header, read_json, read_tsv, write_json, write_text, write_tsv
+from bids_brainlm.io.matrices import find_betas
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.reports import panels
 from bids_brainlm.reports.methods import MethodFacts, PhaseFacts, bibliography, method_text
 from bids_brainlm.reports.page import GroupContent, PageContent, group_page, participant_page
 from bids_brainlm.reports.panels import Panel
-from bids_brainlm.stages.outputs import find_beh, find_reliability
+from bids_brainlm.stages.outputs import find_beh, find_models, find_reliability
 from bids_brainlm.stages.responses import atlas_of
 
 SOFTWARE = ("nilearn", "nibabel", "nipype", "torch", "transformers", "peft", "bitsandbytes")
@@ -40,7 +41,7 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
     """
     tables = {desc: _table(find_beh(request, participant, desc)) for desc in TABLES}
     summary = tables["metrics"]
-    sidecars = [read_json(p) for p in sorted((request.out_dir / f"sub-{participant}" / "model").glob("*decoder_model.json"))]
+    sidecars = [read_json(path) for path in find_models(request, participant)]
     facts = _facts(request, participant, tables, sidecars)
     groups = _panels(request, participant, tables)
     for panel in (panel for part in groups.values() for panel in part):
@@ -56,7 +57,7 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
         metrics=groups["metrics"],
         methods=method_text(facts),
         settings=to_toml(request.config),
-        test=None if summary is None else primary_of(_numbers(summary), request.config.decode.permutations),
+        test=None if summary is None else primary_of(_numbers(summary), _n_permutations(request, participant)),
         predictions=None if tables["decoded"] is None else Predictions(tables["decoded"]),
         decoded_file="" if decoded is None else str(decoded.relative_to(request.out_dir)),
         summary=None if summary is None else _numbers(summary),
@@ -83,7 +84,7 @@ def write_group(request: Request) -> Path:
     missing = [f"sub-{who}" for who, table in found.items() if table is None]
     if not summaries:
         raise MissingInputError("no participant has metrics", request.out_dir, remedy="run the participant level first")
-    tests = {who: primary_of(table, request.config.decode.permutations) for who, table in summaries.items()}
+    tests = {who: primary_of(table, _n_permutations(request, who[4:])) for who, table in summaries.items()}
     table = phenotype(summaries)
     path = request.out_dir / "phenotype" / "decodingmetrics.tsv"
     write_tsv(path, table)
@@ -106,6 +107,12 @@ def write_group(request: Request) -> Path:
         pages={who: f"{who}.html" for who in summaries if (request.out_dir / f"{who}.html").is_file()},
     )
     return write_text(request.out_dir / "group.html", group_page(page))
+
+
+def _n_permutations(request: Request, participant: str) -> int:
+    """Those that were made, whatever the settings of this call say."""
+    path = find_beh(request, participant, "permuted")
+    return 0 if path is None else sum(name.startswith("permutation_") for name in read_header(path))
 
 
 def _table(path: Path | None) -> pd.DataFrame | None:
@@ -142,6 +149,12 @@ def _panels(request: Request, participant: str, tables: dict[str, Any]) -> dict[
 def _geometry(request: Request, participant: str) -> Geometry | None:
     folder = request.out_dir / f"sub-{participant}"
     images = [p for p in folder.glob("**/func/*_stat-effect_*_statmap.*") if "hemi-L" in p.name or p.name.endswith(".nii.gz")]
+    if "betas" in request.derivatives:
+        try:
+            images = [item.path for item in find_betas(request.derivatives["betas"], participant) if item.kind != "matrix"]
+        except BrainLMError:
+            # Here too, the outcome says what is wrong with them.
+            images = []
     return read_betas(sorted(images)[0]).geometry if images else None
 
 

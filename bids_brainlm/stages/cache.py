@@ -5,8 +5,9 @@
   the keys of a whole plan are known before anything runs.
 - Its *stamp*, ``logs/stages/<name>.json`` in the output dataset, is written last and holds the key and the size of every
   output. A stage whose stamp has its key and whose outputs are all there is *fresh* and is not run again.
-- While a stage runs, and after it failed, its stamp is *void*: it has no key, but still lists what the stage once wrote, so
-  that files which it no longer writes (other folds, another estimator) can be taken away when it has succeeded.
+- From when it is known that a stage must run until it has succeeded, its stamp is *void*: it has no key, but still lists what
+  the stage once wrote. Reports pass that over, and files which the stage no longer writes (other folds, another estimator) are
+  taken away when it has succeeded.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ def run(stage: Stage, context: Any, out_dir: Path) -> list[Path]:
     """
     module, _, name = stage.function.partition(":")
     start = time.perf_counter()
-    former = _void(out_dir, stage.name)
+    former = void(out_dir, stage.name)
     written: list[Path] = getattr(importlib.import_module(module), name)(context, **stage.arguments)
     for path in former - set(written):
         path.unlink(missing_ok=True)
@@ -156,7 +157,7 @@ def run(stage: Stage, context: Any, out_dir: Path) -> list[Path]:
     return written
 
 
-def _void(out_dir: Path, name: str) -> set[Path]:
+def void(out_dir: Path, name: str) -> set[Path]:
     """Take the key out of a stamp, if there is one; return what the stage once wrote."""
     stamp = read_stamp(out_dir, name)
     if stamp:

@@ -7,6 +7,10 @@ from pathlib import Path
 
 from bids_brainlm.config import Request
 from bids_brainlm.io.files import write_json
+from bids_brainlm.stages import cache
+
+WRITER = {"training": "train", "decoded": "decode", "permuted": "decode", "metrics": "evaluate"}
+"""``desc-`` label of a table -> stage that writes it."""
 
 
 def beh_path(request: Request, participant: str, task: str, desc: str) -> Path:
@@ -27,22 +31,27 @@ def model_path(request: Request, participant: str, task: str, fold: int) -> Path
 
 
 def find_beh(request: Request, participant: str, desc: str) -> Path | None:
-    """The table that `beh_path` names, whatever the task; None when there is none."""
-    return _only(_folder(request, participant, "beh"), f"sub-{participant}_task-*_desc-{desc}_beh.tsv")
+    """The table that `beh_path` names, as the last run of its stage wrote it; None when there is none."""
+    return next(iter(_written(request, participant, WRITER[desc], f"_desc-{desc}_beh.tsv")), None)
 
 
 def find_reliability(request: Request, participant: str) -> Path | None:
-    """The table that `reliability_path` names, whatever task and estimator; None when there is none."""
-    return _only(_folder(request, participant, "func"), f"sub-{participant}_task-*_stat-reliability_*_statmap.tsv")
+    """The table that `reliability_path` names; None when there is none."""
+    return next((path for path in _written(request, participant, "evaluate", ".tsv") if "_stat-reliability_" in path.name), None)
+
+
+def find_models(request: Request, participant: str) -> list[Path]:
+    """Sidecars of the decoders, one a fold."""
+    return _written(request, participant, "train", "decoder_model.json")
 
 
 def _folder(request: Request, participant: str, name: str) -> Path:
     return request.out_dir / f"sub-{participant}" / name
 
 
-def _only(folder: Path, pattern: str) -> Path | None:
-    # A stage that runs again takes away what it wrote under other names (`cache.run`), so there is one.
-    return next(iter(sorted(folder.glob(pattern))), None)
+def _written(request: Request, participant: str, stage: str, ending: str) -> list[Path]:
+    paths = cache.outputs(request.out_dir, f"sub-{participant}_{stage}")
+    return [path for path in paths if path.name.endswith(ending) and path.is_file()]
 
 
 def describe(table: Path, description: str, columns: Mapping[str, str]) -> Path:

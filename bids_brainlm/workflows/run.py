@@ -118,6 +118,8 @@ def _execute(request: Request, plans: dict[str, list[cache.Stage]]) -> None:
     for stages in plans.values():
         for stage in stages:
             nodes.fault_path(request, stage.name).unlink(missing_ok=True)
+            # Should another one fail before, the report must not show what this one made of something else.
+            cache.void(request.out_dir, stage.name)
     workflow = init_bids_brainlm_wf(request, plans)
     n_procs = request.config.run.nprocs or os.cpu_count() or 1
     memory = {"memory_gb": request.config.run.memory} if request.config.run.memory else {}
