@@ -151,6 +151,31 @@ def test_a_lost_output_is_made_again_with_what_follows(study: Any, name: str, st
     assert path.read_bytes() == was
 
 
+def test_what_failed_the_second_time_shows_nothing_of_the_first(study: Any) -> None:
+    path = study.func("desc-confounds_timeseries.tsv", 1)
+    right = path.read_bytes()
+    path.write_bytes(b"".join(right.splitlines(keepends=True)[:-3]))
+    decoded = study.beh("decoded").read_bytes()
+    assert study.run(*ONE).code == 65
+    page = (study.out / "sub-01.html").read_text("utf-8")
+    assert "failed: 41 rows for 44 volumes" in page
+    assert "From the true brain" not in page
+    study.ok(level="group")
+    assert "without results: sub-01" in (study.out / "group.html").read_text("utf-8")
+    path.write_bytes(right)
+    study.ok(*ONE)
+    assert study.beh("decoded").read_bytes() == decoded
+    assert "From the true brain" in (study.out / "sub-01.html").read_text("utf-8")
+
+
+def test_verdicts_count_the_permutations_that_were_made(study: Any) -> None:
+    study.ok(*ONE, "--set", "decode.permutations=3")
+    # Permutations are a setting of this call only; the group level is not told again.
+    study.ok(level="group")
+    page = (study.out / "group.html").read_text("utf-8")
+    assert "3 permutations are too few to tell" in page
+
+
 def test_reports_only(study: Any) -> None:
     page, table = study.out / "sub-01.html", study.beh("decoded")
     was = page.read_text("utf-8")
