@@ -147,17 +147,20 @@ def _quiet_nipype(request: Request) -> None:
     Worker processes import Nipype anew, so the setting must stand in a file; that file also keeps Nipype out of a home
     folder that may not be writable.
     """
-    level = "INFO" if request.verbosity >= 2 else "CRITICAL"
+    level, parts = "INFO" if request.verbosity >= 2 else "CRITICAL", ("workflow", "interface", "utils")
     folder = request.work_dir / "nipype"
     lines = [
         "[logging]",
-        *(f"{part}_level = {level}" for part in ("workflow", "interface", "utils")),
+        *(f"{part}_level = {level}" for part in parts),
         "[execution]",
         "check_version = false",
         "",
     ]
     write_text(folder / "nipype.cfg", "\n".join(lines))
     os.environ["NIPYPE_CONFIG_DIR"] = str(folder)
+    for part in parts:
+        # In a process that has imported Nipype before, the file comes too late.
+        logging.getLogger(f"nipype.{part}").setLevel(level)
 
 
 def _outcome(request: Request, participant: str, stages: Sequence[cache.Stage]) -> Outcome:
