@@ -6,6 +6,7 @@ A message says which thing, what was got, what was expected and what to do; anyt
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 
 
@@ -63,10 +64,52 @@ class MissingResourceError(InputError):
     exit_code = 69
 
 
+class OutputError(InputError):
+    """A folder that cannot be written: full, read-only, or in use by another run."""
+
+    exit_code = 73
+
+
 class LeakageError(BrainLMError):
     """Something of the test set (an example, its group or a recording row) would be seen in training."""
 
     exit_code = 65
+
+
+class Faults(BrainLMError):
+    """Several faults found at once.
+
+    Parameters
+    ----------
+    faults : sequence of BrainLMError
+        At least one; each keeps its own line.
+
+    Examples
+    --------
+    >>> both = Faults([ConfigError("no setting 'a.b'"), MissingInputError("no such file", "x.tsv")])
+    >>> both.exit_code, len(both.lines)
+    (65, 2)
+    """
+
+    def __init__(self, faults: Sequence[BrainLMError]) -> None:
+        self.faults = tuple(faults)
+        codes = {fault.exit_code for fault in self.faults}
+        # Faults of different kinds have only in common that the input cannot be used as it is.
+        self.exit_code = codes.pop() if len(codes) == 1 else 65
+        super().__init__("; ".join(self.lines))
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """One message a fault."""
+        return tuple(map(str, self.faults))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.faults,)
+
+
+def lines_of(error: BrainLMError) -> tuple[str, ...]:
+    """Messages of an error: one, or those of each of several faults."""
+    return error.lines if isinstance(error, Faults) else (str(error),)
 
 
 def _rebuild(kind: type[InputError], what: str, path: str, expected: str, remedy: str) -> InputError:

@@ -27,8 +27,10 @@ CODES = {
     66: "Input that was asked for and is not there.",
     69: "A template or language model that is not on this machine and cannot be fetched.",
     70: "A defect of bids_brainlm; the last line names the file with the traceback.",
+    73: "An output or work folder that cannot be written: full, read-only, or in use by another run.",
     75: "Some participants failed, the others are done.",
-    130: "Interrupted; the same command goes on from where it stopped.",
+    130: "Interrupted (SIGINT); the same command goes on from where it stopped.",
+    143: "Terminated (SIGTERM), as at the end of a job's time; the same command goes on from where it stopped.",
 }
 """Exit code -> meaning; docs/reference/exit-codes.md is generated from it."""
 
@@ -104,12 +106,13 @@ def report(name: str, outcomes: Sequence[Outcome]) -> int:
     if not failed:
         return 0
     for outcome in failed:
-        click.echo(f"sub-{outcome.participant}: {one_line(outcome.error)}", err=True)
+        for error in outcome.errors:
+            click.echo(f"sub-{outcome.participant}: {one_line(error)}", err=True)
     codes = {outcome.exit_code for outcome in failed}
     code = 75 if len(failed) < len(outcomes) else codes.pop() if len(codes) == 1 else 1
     labels = ", ".join(outcome.participant for outcome in failed)
     reason = f"{len(failed)} of {len(outcomes)} participants failed ({labels})"
-    return _say(name, code, f"{reason}: {one_line(failed[0].error)}" if len(failed) == 1 else reason)
+    return _say(name, code, f"{reason}: {one_line(failed[0].errors[0])}" if len(failed) == 1 else reason)
 
 
 def _say(name: str, code: int, reason: str) -> int:

@@ -50,6 +50,18 @@ class Input:
     dummy_scans: int = setting(
         -1, "Volumes to leave out at the start of a run; -1: those fMRIPrep marked non-steady-state.", "--dummy-scans"
     )
+    filters: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={
+            "help": "Entities that files must have, by query (bold, mask, confounds, events); what --bids-filter-file holds.",
+            "flags": (),
+            "choices": (),
+            "bears": True,
+        },
+    )
+    drop_missing: bool = setting(
+        False, "Leave out runs whose files are not all there instead of stopping with their names.", "--drop-missing"
+    )
 
 
 @dataclass(frozen=True)
@@ -208,8 +220,23 @@ class Run:
     offline: bool = setting(False, "Never look for models or templates on the network.", "--offline", bears=False)
     nprocs: int = setting(0, "Processes in all; 0 uses every core.", "--nprocs", "--nthreads", "--n-cpus", bears=False)
     omp_nthreads: int = setting(1, "Threads of one process.", "--omp-nthreads", bears=False)
-    memory: float = setting(
-        0.0, "Memory in GB that the workflow may plan with; 0 takes 90 % of the machine's.", "--mem", "--mem-gb", bears=False
+    memory: str = setting(
+        "",
+        "Memory that may be planned with: 12G, 500M, or a bare number of MB; empty takes 90 % of what job and machine allow.",
+        "--mem", "--mem-mb",
+        bears=False,
+    )  # fmt: skip
+    low_mem: bool = setting(
+        False,
+        "Spare memory: responses on disk, activations computed again in training, one heavy stage at a time.",
+        "--low-mem",
+        bears=False,
+    )
+    skip: tuple[str, ...] = setting(
+        (),
+        "Stages not to run, with all that need them: estimate, parcellate, train, decode, evaluate, reports.",
+        "--skip",
+        bears=False,
     )
     stop_on_first_crash: bool = setting(
         False, "Stop at the first failure instead of finishing the other participants.", "--stop-on-first-crash", bears=False
@@ -263,6 +290,24 @@ class Request:
         Number of ``-v`` minus number of ``-q``.
     reports_only : bool
         Write the reports again from the outputs that are there.
+    boilerplate_only : bool
+        Write the method text and its references, and nothing else.
+    clean_workdir : bool
+        Take away what earlier runs left in the work folder, checkpoints included, before any work.
+    write_graph : bool
+        Draw the stages and what they wait for.
+    database_dir : Path or None
+        Folder of the index of input files (their hashes), which jobs may share; the work folder when None.
+    plugin_file : Path or None
+        YAML file that names a Nipype plugin and its arguments.
+    debug : tuple of str
+        ``pdb`` runs all in one process and stops in the debugger.
+    resource_monitor : bool
+        Let Nipype sample memory and CPU of every node.
+    command : tuple of str
+        The command as typed, for the provenance.
+    origins : dict of str to str
+        Dotted name of a setting -> where its value comes from (``default``, ``recipe cortext``, ``--llm`` ...).
     """
 
     bids_dir: Path
@@ -274,14 +319,23 @@ class Request:
     config: Config
     verbosity: int = 0
     reports_only: bool = False
+    boilerplate_only: bool = False
+    clean_workdir: bool = False
+    write_graph: bool = False
+    database_dir: Path | None = None
+    plugin_file: Path | None = None
+    debug: tuple[str, ...] = ()
+    resource_monitor: bool = False
+    command: tuple[str, ...] = ()
+    origins: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the work on one participant ended: ``error`` is empty and ``exit_code`` 0 when all is well."""
+    """How the work on one participant ended: ``errors`` is empty and ``exit_code`` 0 when all is well."""
 
     participant: str
-    error: str = ""
+    errors: tuple[str, ...] = ()
     exit_code: int = 0
 
 

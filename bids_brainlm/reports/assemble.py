@@ -37,7 +37,7 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
     participant : str
         Label.
     outcome : Outcome
-        Its error becomes the first line.
+        Its errors become the first lines.
     """
     tables = {desc: _table(find_beh(request, participant, desc)) for desc in TABLES}
     summary = tables["metrics"]
@@ -51,7 +51,7 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
         title=f"sub-{participant}",
         dataset=_name(request.bids_dir),
         version=__version__,
-        errors=(outcome.error,) if outcome.error else (),
+        errors=outcome.errors,
         warnings=_warnings(sidecars, summary),
         overview=_overview(request, facts, sidecars),
         metrics=groups["metrics"],

@@ -12,7 +12,7 @@ from typing import Any
 from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, traits
 
 from bids_brainlm.config import Request, as_tree, build
-from bids_brainlm.errors import BrainLMError
+from bids_brainlm.errors import BrainLMError, lines_of
 from bids_brainlm.io.files import atomic_write
 from bids_brainlm.stages import cache
 
@@ -76,10 +76,10 @@ class RunStage(SimpleInterface):
             LOGGER.info("%s: done in %.0f s", stage.name, time.perf_counter() - start)
         except BrainLMError as error:
             # The crash file of Nipype holds the traceback; this holds the one line that the user is to read.
-            _write_fault(request, stage.name, str(error), error.exit_code)
+            _write_fault(request, stage.name, lines_of(error), error.exit_code)
             raise
         except KeyboardInterrupt:
-            _write_fault(request, stage.name, "interrupted", INTERRUPTED)
+            _write_fault(request, stage.name, ("interrupted",), INTERRUPTED)
             raise
         self._results["name"] = stage.name
         return runtime
@@ -97,7 +97,7 @@ def fault_path(request: Request, stage: str) -> Path:
 
 
 def read_fault(request: Request, stage: str) -> dict[str, Any]:
-    """``error`` and ``exit_code`` of the fault of a stage; empty when it left none."""
+    """``errors`` and ``exit_code`` of the fault of a stage; empty when it left none."""
     path = fault_path(request, stage)
     return dict(json.loads(path.read_text())) if path.is_file() else {}
 
@@ -116,6 +116,6 @@ def stop_when_interrupted(node: Any, status: str) -> None:
             raise KeyboardInterrupt
 
 
-def _write_fault(request: Request, stage: str, error: str, exit_code: int) -> None:
+def _write_fault(request: Request, stage: str, errors: tuple[str, ...], exit_code: int) -> None:
     with atomic_write(fault_path(request, stage)) as partial:
-        partial.write_text(json.dumps({"error": error, "exit_code": exit_code}))
+        partial.write_text(json.dumps({"errors": errors, "exit_code": exit_code}))

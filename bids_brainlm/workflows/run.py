@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from bids_brainlm import __version__
 from bids_brainlm.config import Outcome, Request, to_toml
-from bids_brainlm.errors import BrainLMError, MissingInputError, MissingResourceError
+from bids_brainlm.errors import BrainLMError, MissingInputError, MissingResourceError, lines_of
 from bids_brainlm.io.derivatives import init_dataset
 from bids_brainlm.io.files import write_json, write_text
 from bids_brainlm.io.layout import default_derivatives, participants
@@ -64,7 +64,7 @@ def run_participants(request: Request) -> list[Outcome]:
     try:
         refuse_unknown(request, (stage for stages in stale.values() for stage in stages))
     except MissingResourceError as error:
-        outcomes |= {who: Outcome(who, str(error), error.exit_code) for who, stages in stale.items() if stages}
+        outcomes |= {who: Outcome(who, lines_of(error), error.exit_code) for who, stages in stale.items() if stages}
     else:
         _execute(request, stale)
     outcomes |= {who: _outcome(request, who, stages) for who, stages in plans.items() if who not in outcomes}
@@ -95,7 +95,7 @@ def _plan(request: Request, asked: Sequence[str]) -> tuple[dict[str, Outcome], d
                 raise MissingInputError(f"no participant sub-{who}", request.bids_dir, expected=expected, remedy=remedy)
             plans[who] = plan(request, who, hashes)
         except BrainLMError as error:
-            outcomes[who] = Outcome(who, str(error), error.exit_code)
+            outcomes[who] = Outcome(who, lines_of(error), error.exit_code)
     hashes.save()
     return outcomes, plans
 
@@ -122,7 +122,7 @@ def _execute(request: Request, plans: dict[str, list[cache.Stage]]) -> None:
             cache.void(request.out_dir, stage.name)
     workflow = init_bids_brainlm_wf(request, plans)
     n_procs = request.config.run.nprocs or os.cpu_count() or 1
-    memory = {"memory_gb": request.config.run.memory} if request.config.run.memory else {}
+    memory: dict[str, float] = {}
     arguments: dict[str, Any] = {
         "n_procs": n_procs,
         "raise_insufficient": False,
@@ -168,22 +168,22 @@ def _outcome(request: Request, participant: str, stages: Sequence[cache.Stage]) 
     if not unfinished:
         return Outcome(participant)
     if request.reports_only:
-        return Outcome(participant, f"{unfinished[0].name} has not been run with these settings: {request.out_dir}", 66)
+        return Outcome(participant, (f"{unfinished[0].name} has not been run with these settings: {request.out_dir}",), 66)
     from bids_brainlm.workflows.nodes import read_fault
 
     for stage in unfinished:
         fault = read_fault(request, stage.name)
         if fault:
-            return Outcome(participant, fault["error"], fault["exit_code"])
+            return Outcome(participant, tuple(fault["errors"]), fault["exit_code"])
     crashes = request.out_dir / "logs" / "crashes"
-    return Outcome(participant, f"{unfinished[0].name} failed; the traceback is in {crashes}", 1)
+    return Outcome(participant, (f"{unfinished[0].name} failed; the traceback is in {crashes}",), 1)
 
 
 def _write_reports(request: Request, outcomes: dict[str, Outcome], changed: set[str]) -> None:
     wanted = [
         who
         for who in outcomes
-        if request.reports_only or who in changed or outcomes[who].error or not (request.out_dir / f"sub-{who}.html").is_file()
+        if request.reports_only or who in changed or outcomes[who].errors or not (request.out_dir / f"sub-{who}.html").is_file()
     ]
     if not wanted:
         return
@@ -211,7 +211,7 @@ def _log(
         "version": __version__,
         "versions": {name: metadata.version(name) for name in VERSIONS},
         "seconds": round(time.time() - start, 1),
-        "outcomes": {who: {"error": o.error, "exit_code": o.exit_code} for who, o in outcomes.items()},
+        "outcomes": {who: {"errors": o.errors, "exit_code": o.exit_code} for who, o in outcomes.items()},
         "executed": executed,
         "n_executed": sum(map(len, executed.values())),
         "n_reused": sum(reused.values()),

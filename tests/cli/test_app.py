@@ -124,7 +124,7 @@ def test_dry_run_prints_toml_that_gives_the_same_run(bids: Path, runner: Any, ca
     assert not (bids.parent / "out").exists()
 
 
-OK, BAD, GONE = Outcome("01"), Outcome("02", "events\n are empty: e.tsv", 65), Outcome("03", "no BOLD", 66)
+OK, BAD, GONE = Outcome("01"), Outcome("02", ("events\n are empty: e.tsv",), 65), Outcome("03", ("no BOLD",), 66)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_outcomes_give_the_documented_code(
     failed = [outcome for outcome in outcomes if outcome.exit_code]
     assert lines[-1].endswith(f"[exit code {code}]") == bool(failed)
     for outcome in failed:
-        assert f"sub-{outcome.participant}: {' '.join(outcome.error.split())}" in lines
+        assert f"sub-{outcome.participant}: {' '.join(outcome.errors[0].split())}" in lines
         assert outcome.participant in lines[-1]
 
 

@@ -40,7 +40,7 @@ def test_nothing_runs_after_success(study: Any) -> None:
 
 
 def test_how_the_work_is_carried_out_changes_nothing(study: Any) -> None:
-    study.ok(*ONE, "--set", "run.omp_nthreads=2", "run.memory=8", "run.device=cpu", "-v")
+    study.ok(*ONE, "--set", "run.omp_nthreads=2", "run.memory=8G", "run.device=cpu", "-v")
     assert study.executed() == []
 
 
