@@ -27,9 +27,11 @@ FREE: dict[Any, st.SearchStrategy[Any]] = {
 }
 CLOSED = {
     "input.density": st.sampled_from(["", "3k", "164k"]),
-    "split.average": st.lists(st.sampled_from(["train", "validation", "test"]), max_size=2),
+    "input.filters": st.dictionaries(
+        st.sampled_from(config.QUERIES), st.dictionaries(TEXT, st.one_of(TEXT, st.integers(), st.lists(TEXT)))
+    ),
     "split.source": st.just("column"),
-    "phases.train": st.lists(st.sampled_from(config.GROUPS), min_size=1, max_size=2),
+    "run.memory": st.sampled_from(["", "12G", "500"]),
 }
 
 
@@ -39,6 +41,8 @@ def _section(name: str, cls: type[Any]) -> st.SearchStrategy[dict[str, Any]]:
     for item in dataclasses.fields(cls):
         choices = item.metadata["choices"]
         free = st.sampled_from(choices) if choices else FREE[hints[item.name]]
+        if choices and typing.get_origin(hints[item.name]) is tuple:
+            free = st.lists(free, max_size=2)
         values[item.name] = CLOSED.get(f"{name}.{item.name}", free)
     return st.fixed_dictionaries({}, optional=values)
 
@@ -55,6 +59,16 @@ def test_toml_round_trip(tree: dict[str, Any]) -> None:
     built = build(tree)
     assert build(tomllib.loads(to_toml(built))) == built
     assert build(as_tree(built)) == built
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(st.sampled_from(["split.folds", "phases.0.epochs", "run.memory"]), TEXT), TEXT, TEXT)
+def test_origins_are_comments_whatever_they_say(origins: dict[str, str], path: str, label: str) -> None:
+    resolved = load()
+    call = {"bids_dir": path, "participant_label": [label], "derivatives": {label: path}}
+    tree = tomllib.loads(to_toml(resolved, origins, call))
+    assert tree.pop("call") == call
+    assert build(tree) == resolved
 
 
 @pytest.mark.parametrize("name", presets())
@@ -76,6 +90,164 @@ def test_order_is_preset_file_flags_set(tmp_path: Path) -> None:
     given_flags, overrides = {"split.folds": 7, "split.test": 0.3}, {"split.folds": "8"}
     split = load("cortext", tmp_path / "mine.toml", given_flags, overrides).split
     assert (split.folds, split.test, split.validation, split.group) == (8, 0.3, 0.3, "stimulus")
+
+
+def test_a_file_without_phases_stays_without(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(to_toml(Config()), "utf-8")
+    assert load("cortext", tmp_path / "run.toml") == Config()
+
+
+ORIGINS = {
+    "split.folds": ("--set", 8),
+    "split.test": ("-x", 0.3),
+    "split.validation": ("mine.toml", 0.3),
+    "split.scheme": ("recipe cortext", "single"),
+    "split.source": ("default", ""),
+    "phases.0.epochs": ("--sloppy", 1),
+    "phases.1.epochs": ("--set", 5),
+    "phases.0.name": ("recipe cortext", "tokenizers"),
+    "phases.0.clip": ("default", 1.0),
+    "evaluate.bootstrap": ("--sloppy", 50),
+    "decode.permutations": ("--permutations", 9),
+    "model.options": ("recipe cortext, --set", {"kind": "mlp", "hidden": 7, "dropout": 0.0}),
+    "input.filters": ("--bids-filter-file f.json", {"bold": {"acquisition": "", "run": [1, "2"]}}),
+}
+
+
+def test_origins_say_who_had_the_last_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text("[split]\nfolds = 6\ntest = 0.4\nvalidation = 0.3\n[evaluate]\nbootstrap = 7\n")
+    Path("f.json").write_text('{"bold": {"acquisition": null, "run": [1, "2"]}, "t1w": {"run": 1}}')
+    resolved = config.resolve(
+        "cortext",
+        Path("mine.toml"),
+        {"split.folds": 7, "split.test": 0.3, "decode.permutations": 9},
+        {"split.folds": "8", "phases.1.epochs": "5", "model.options.hidden": "7"},
+        sloppy=True,
+        filter_file=Path("f.json"),
+        typed={"split.test": "-x", "decode.permutations": "--permutations"},
+    )
+    tree = as_tree(resolved.config)
+    flat = {f"{section}.{key}": value for section in SECTIONS for key, value in tree[section].items()}
+    flat |= {f"phases.{i}.{key}": value for i, phase in enumerate(tree["phases"]) for key, value in phase.items()}
+    assert list(resolved.origins) == list(flat)
+    assert {name: (resolved.origins[name], flat[name]) for name in ORIGINS} == ORIGINS
+    assert tomllib.loads(to_toml(resolved.config, resolved.origins)) == tomllib.loads(to_toml(resolved.config))
+    shown = to_toml(resolved.config, resolved.origins).splitlines()
+    assert "folds = 8  # --set" in shown
+    assert all("  # " in line for line in shown if " = " in line)
+
+
+def test_phases_of_a_file_let_nothing_through(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('[[phases]]\nname = "only"\n')
+    resolved = config.resolve("cortext", tmp_path / "mine.toml")
+    assert resolved.config.phases == (Phase(name="only"),)
+    assert resolved.origins["phases.0.name"] == str(tmp_path / "mine.toml")
+    assert resolved.origins["phases.0.epochs"] == "default"
+    assert not [name for name in resolved.origins if name.startswith("phases.1")]
+
+
+def test_sloppy_is_quicker_in_every_way() -> None:
+    plain, sloppy = load(), config.resolve(sloppy=True).config
+    for name in config.SLOPPY:
+        section, _, key = name.rpartition(".")
+        pairs = zip(plain.phases, sloppy.phases, strict=True) if section == "phases.N" else [(plain, sloppy)]
+        for before, after in pairs:
+            old, new = (getattr(item if section == "phases.N" else getattr(item, section), key) for item in (before, after))
+            assert new < old, name
+    assert load(flags={"decode.permutations": 9}) == config.resolve(flags={"decode.permutations": 9}).config
+
+
+def _request(tmp_path: Path) -> config.Request:
+    return config.Request(
+        bids_dir=tmp_path / "bids",
+        out_dir=tmp_path / "o u t",
+        level="participant",
+        participants=("01", "02"),
+        derivatives={"fmriprep": tmp_path / "d", "my betas": tmp_path / "ü"},
+        work_dir=tmp_path / "work",
+        config=load(),
+    )
+
+
+def test_the_call_comes_back_from_the_file(tmp_path: Path) -> None:
+    call = config.call_of(_request(tmp_path))
+    (tmp_path / "run.toml").write_text(to_toml(load(), call=call), "utf-8")
+    assert config.resolve(file=tmp_path / "run.toml").call == call
+    assert config.resolve(file=tmp_path / "run.toml").config == load()
+    (tmp_path / "run.toml").write_text("[split]\nfolds = 3\n", "utf-8")
+    assert config.resolve(file=tmp_path / "run.toml").call == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("call = 3", "expected a table"),
+        ("[call]\nbids_dri = 'x'", "did you mean 'bids_dir'"),
+        ("[call]\nbids_dir = 3", "expected text"),
+        ("[call]\nparticipant_label = '01'", "expected a list"),
+        ("[call]\nparticipant_label = [1]", "expected a list"),
+        ("[call]\nderivatives = ['x']", "expected a table"),
+        ("[call]\nderivatives = {a = 1}", "expected a table"),
+    ],
+)
+def test_a_wrong_call_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "run.toml").write_text(text, "utf-8")
+    with pytest.raises(ConfigError, match=f"{said}.*run.toml"):
+        config.resolve(file=tmp_path / "run.toml")
+
+
+@given(
+    st.floats(0.001, 10**6), st.sampled_from(["", " "]), st.sampled_from(["", "K", "m", "MB", "MiB", "G", "gb", "GiB", "T", "B"])
+)
+def test_gigabytes_of_any_unit(amount: float, space: str, unit: str) -> None:
+    bytes_ = {"": 1024**2, "b": 1024**2, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}[unit.lower()[:1]]
+    assert config.gigabytes(f"{amount:f}{space}{unit}") == pytest.approx(float(f"{amount:f}") * bytes_ / 1024**3)
+
+
+@pytest.mark.parametrize("text", ["much", "-1", "0", "1 2", "12X", "G", "1e3", "nan", "12GG", "1,5G"])
+def test_no_amount_of_memory(text: str) -> None:
+    with pytest.raises(ConfigError, match="12G"):
+        config.gigabytes(text)
+    with pytest.raises(ConfigError, match=r"run\.memory"):
+        build({"run": {"memory": text}})
+
+
+@pytest.mark.parametrize(
+    ("filters", "said"),
+    [
+        ({"blod": {}}, "did you mean 'bold'"),
+        ({"T1w": {}}, "did you mean 't1w'"),
+        ({"nothing": {}}, "known: bold, mask, confounds, events"),
+        ({"bold": "ap"}, "expected a table"),
+        ({"bold": {"acquisition": {"is": "ap"}}}, "input.filters.bold.acquisition"),
+        ({"bold": {"acquisition": [["ap"]]}}, "input.filters.bold.acquisition"),
+    ],
+)
+def test_filters_of_a_wrong_shape(filters: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        build({"input": {"filters": filters}})
+
+
+def test_filters_of_fmriprep_are_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    queries = ["t1w", "t2w", "fmap", "sbref", "flair", "roi", "dwi"]
+    filters = {query: {"session": "1"} for query in [*queries, "bold"]}
+    built = build({"input": {"filters": filters}})
+    assert built.input.filters == {"bold": {"session": "1"}}
+    assert [query for query in queries if query in caplog.text] == queries
+    caplog.clear()
+    assert build(as_tree(built)) == built
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("text", ["{", "", "3", "[]", "\xff"])
+def test_a_filter_file_that_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "f.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"f\.json"):
+        config.resolve(filter_file=tmp_path / "f.json")
+    with pytest.raises(ConfigError, match=r"none\.json"):
+        config.resolve(filter_file=tmp_path / "none.json")
 
 
 @pytest.mark.parametrize(
@@ -104,6 +276,11 @@ def test_order_is_preset_file_flags_set(tmp_path: Path) -> None:
         ({"model": {"options": "hidden"}}, "model.options"),
         ({"model": {"options": {"a": float("inf")}}}, "model.options"),
         ({"phases": [{"epochs": 0}]}, "at least 1"),
+        ({"run": {"skip": ["trian"]}}, "did you mean 'train'"),
+        ({"run": {"nprocs": -1}}, "run.nprocs is -1; expected at least 0"),
+        ({"run": {"omp_nthreads": 0}}, "at least 1"),
+        ({"input": {"dummy_scans": -2}}, "at least -1"),
+        ({"run": {"memory": "12X"}}, "run.memory: '12X'"),
     ],
 )
 def test_wrong_names_types_and_values_are_refused(tree: dict[str, Any], said: str) -> None:

@@ -1,16 +1,19 @@
-"""Where settings come from: preset < file < flags < ``--set``."""
+"""Where settings come from: preset < file < flags < ``--set``, and for each the place that had the last word (its *origin*)."""
 
 from __future__ import annotations
 
 import importlib.resources
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from bids_brainlm.config.tree import SECTIONS, Config, Phase, settings
-from bids_brainlm.config.validate import assemble, build, near
+from bids_brainlm.config.call import read_call
+from bids_brainlm.config.tree import SECTIONS, SLOPPY, Config, Phase, settings
+from bids_brainlm.config.validate import assemble, build
+from bids_brainlm.config.values import near, read_filters
 from bids_brainlm.errors import ConfigError
 
 PRESETS = importlib.resources.files("bids_brainlm") / "data" / "templates" / "presets"
@@ -21,12 +24,44 @@ def presets() -> list[str]:
     return sorted(p.name.removesuffix(".toml") for p in PRESETS.iterdir() if p.name.endswith(".toml"))
 
 
+@dataclass(frozen=True)
+class Resolved:
+    """Settings, where each comes from, and the call that the file holds.
+
+    Parameters
+    ----------
+    config : Config
+    origins : dict of str to str
+        Every dotted name (``phases.0.epochs`` too) -> ``default``, ``recipe NAME``, the file, or the flag as typed.
+    call : dict
+        The table ``[call]`` of the file, checked; empty without one.
+    """
+
+    config: Config
+    origins: dict[str, str]
+    call: dict[str, Any]
+
+
 def load(
     recipe: str = "cortext",
     file: Path | None = None,
     flags: Mapping[str, Any] | None = None,
     overrides: Mapping[str, str] | None = None,
 ) -> Config:
+    """The configuration alone; parameters are those of `resolve`."""
+    return resolve(recipe, file, flags, overrides).config
+
+
+def resolve(
+    recipe: str = "cortext",
+    file: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, str] | None = None,
+    *,
+    sloppy: bool = False,
+    filter_file: Path | None = None,
+    typed: Mapping[str, str] | None = None,
+) -> Resolved:
     """Resolve the configuration.
 
     Parameters
@@ -34,27 +69,82 @@ def load(
     recipe : str
         Name of a preset, or the path of a TOML file that stands in for one.
     file : Path, optional
-        TOML file whose values win over the preset's.
+        TOML file whose values win over the preset's; it may hold ``[call]``.
     flags : mapping of dotted names to values, optional
     overrides : mapping of dotted names to text, optional
         ``--set``: values in TOML syntax, bare words being strings; ``phases.0.epochs=3`` reaches into the phases.
+    sloppy : bool
+        Put `SLOPPY` between file and flags.
+    filter_file : Path, optional
+        JSON file of filters; a flag like any other.
+    typed : mapping of dotted names to flags, optional
+        How the flags were spelt.
 
     Raises
     ------
     ConfigError
         For an unknown name or a value of the wrong type, with the place it came from.
     """
-    tree = _read_recipe(recipe)
-    _located(tree, f"recipe {recipe}")
+    layers = _Layers()
+    layers.lay(_read_recipe(recipe), f"recipe {recipe}")
+    call: dict[str, Any] = {}
     if file is not None:
         values = _read_toml(file)
-        _located(values, str(file))
-        _merge(tree, values, str(file))
+        call = read_call(values.pop("call", {}), str(file))
+        layers.lay(values, str(file))
+    for name, value in _sloppy(len(layers.tree.get("phases", []))) if sloppy else ():
+        layers.put(name, value, "--sloppy")
+    if filter_file is not None:
+        layers.put("input.filters", read_filters(filter_file), f"--bids-filter-file {filter_file}")
     for name, value in (flags or {}).items():
-        _put(tree, name, value)
+        layers.put(name, value, (typed or {}).get(name, "flag"))
     for name, text in (overrides or {}).items():
-        _put(tree, name, _parse(name, text))
-    return build(tree)
+        layers.put(name, _parse(name, text), "--set")
+    config = build(layers.tree)
+    return Resolved(config, {name: layers.origins.get(name, "default") for name in _names(config)}, call)
+
+
+class _Layers:
+    """Nested dictionaries, laid one over the other, and who had the last word on each name."""
+
+    def __init__(self) -> None:
+        self.tree: dict[str, Any] = {}
+        self.origins: dict[str, str] = {}
+
+    def lay(self, values: Mapping[str, Any], where: str) -> None:
+        """Put one source over what is there; it must make sense by itself."""
+        _located(values, where)
+        for section, items in values.items():
+            if section == "phases":
+                # A list of phases stands for itself: nothing of an earlier one shows through.
+                self.tree[section] = items
+                self.origins = {name: origin for name, origin in self.origins.items() if not name.startswith("phases.")}
+                self.origins |= {f"phases.{i}.{key}": where for i, phase in enumerate(items) for key in phase}
+            else:
+                self.tree.setdefault(section, {}).update(items)
+                self.origins |= {f"{section}.{key}": where for key in items}
+
+    def put(self, name: str, value: Any, where: str) -> None:
+        """Set one value by its dotted name."""
+        _put(self.tree, name, value)
+        whole, _, part = name.partition(".options.")
+        if part:
+            # The rest of the table is still from elsewhere.
+            before = self.origins.get(f"{whole}.options")
+            name, where = f"{whole}.options", where if before in (None, where) else f"{before}, {where}"
+        self.origins[name] = where
+
+
+def _sloppy(n_phases: int) -> Iterator[tuple[str, Any]]:
+    for name, value in SLOPPY.items():
+        for i in range(n_phases) if ".N." in name else (0,):
+            yield name.replace(".N.", f".{i}."), value
+
+
+def _names(config: Config) -> Iterator[str]:
+    yield from (name for name, _, _ in settings())
+    for i in range(len(config.phases)):
+        yield from (f"phases.{i}.{item.name}" for item in fields(Phase))
 
 
 def _located(tree: Mapping[str, Any], where: str) -> None:
@@ -82,16 +172,6 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"the configuration file {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"the configuration file {path} is not valid TOML: {error}") from error
-
-
-def _merge(tree: dict[str, Any], other: Mapping[str, Any], where: str) -> None:
-    for section, values in other.items():
-        if isinstance(values, dict):
-            if not isinstance(tree.setdefault(section, {}), dict):
-                raise ConfigError(f"{section!r} in {where} is a table; expected a list of tables")
-            tree[section].update(values)
-        else:
-            tree[section] = values
 
 
 def _put(tree: dict[str, Any], name: str, value: Any) -> None:

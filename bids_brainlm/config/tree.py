@@ -1,16 +1,25 @@
-"""Every setting, once: its name, default, meaning and flag; and what one call of the command line asks for."""
+"""Every setting, once: its name, default, meaning and flag."""
 
 from __future__ import annotations
 
 import dataclasses
+import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+NO_UNITS: Mapping[str, str] = types.MappingProxyType({})
 
-def setting(default: Any, help: str, *flags: str, choices: tuple[str, ...] = (), bears: bool = True) -> Any:
+
+def setting(
+    default: Any,
+    help: str,
+    *flags: str,
+    choices: tuple[str, ...] = (),
+    bears: bool = True,
+    units: Mapping[str, str] = NO_UNITS,
+) -> Any:
     """A dataclass field with its documentation.
 
     Parameters
@@ -21,12 +30,31 @@ def setting(default: Any, help: str, *flags: str, choices: tuple[str, ...] = (),
     *flags : str
         Command line spellings; a setting without one is reached by ``--set`` and TOML.
     choices : tuple of str
-        The values allowed, when they are few.
+        The values allowed, when they are few; of a list, those of its items.
     bears : bool
         Whether results depend on it; only such settings enter the hashes that decide what is computed again.
+    units : mapping of str to str
+        Flags after which a bare number is of that unit (``--mem-gb 8`` is ``--mem 8G``).
     """
-    meta = {"help": help, "flags": flags, "choices": choices, "bears": bears}
-    return field(default=default, metadata=meta)
+    return field(default=default, metadata=_meta(help, flags, choices, bears, units))
+
+
+def table(help: str) -> Any:
+    """A setting that is a table of free names, empty by default; TOML and ``--set`` reach it."""
+    return field(default_factory=dict, metadata=_meta(help))
+
+
+def _meta(
+    help: str, flags: tuple[str, ...] = (), choices: tuple[str, ...] = (), bears: bool = True, units: Mapping[str, str] = NO_UNITS
+) -> dict[str, Any]:
+    return {"help": help, "flags": flags, "choices": choices, "bears": bears, "units": units}
+
+
+QUERIES = ("bold", "mask", "confounds", "events")
+"""Kinds of file that filters may narrow."""
+
+STAGES = ("estimate", "parcellate", "train", "decode", "evaluate", "reports")
+"""What can be skipped."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +78,8 @@ class Input:
     dummy_scans: int = setting(
         -1, "Volumes to leave out at the start of a run; -1: those fMRIPrep marked non-steady-state.", "--dummy-scans"
     )
-    filters: dict[str, Any] = field(
-        default_factory=dict,
-        metadata={
-            "help": "Entities that files must have, by query (bold, mask, confounds, events); what --bids-filter-file holds.",
-            "flags": (),
-            "choices": (),
-            "bears": True,
-        },
+    filters: dict[str, Any] = table(
+        f"Entities that files must have, by query ({', '.join(QUERIES)}); what --bids-filter-file holds."
     )
     drop_missing: bool = setting(
         False, "Leave out runs whose files are not all there instead of stopping with their names.", "--drop-missing"
@@ -129,7 +151,9 @@ class Splits:
         "",
         "For scheme column: a column of events.tsv holding train, validation, test. For list: a TSV with columns group, split.",
     )
-    average: tuple[str, ...] = setting((), "Parts in which the repeats of a stimulus are averaged: train, validation, test.")
+    average: tuple[str, ...] = setting(
+        (), "Parts in which the repeats of a stimulus are averaged.", choices=("train", "validation", "test")
+    )
 
 
 @dataclass(frozen=True)
@@ -146,9 +170,7 @@ class Model:
     revision: str = setting("", "Revision (commit or tag) of the language model; the newest when empty.")
     style: str = setting("chat", "How prompt, brain tokens and answer are laid out.")
     tokenizer: str = setting("parcelwise", "Brain tokenizer.", "--tokenizer")
-    options: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "Options of the tokenizer.", "flags": (), "choices": (), "bears": True}
-    )
+    options: dict[str, Any] = table("Options of the tokenizer.")
     components: int = setting(0, "Principal components kept of the features; 0 keeps every vertex.")
     basis_variance: float = setting(0.97, "Share of variance of the training texts' token embeddings kept in the token basis.")
     basis_components: int = setting(921, "Largest number of components of the token basis.")
@@ -168,7 +190,7 @@ class Phase:
     """One stage of training: which parameter groups move, for how long, at which precision of the language model."""
 
     name: str = setting("phase", "Name, shown in curves and checkpoints.")
-    train: tuple[str, ...] = setting(("tokenizer",), f"Parameter groups: {', '.join(GROUPS)}.")
+    train: tuple[str, ...] = setting(("tokenizer",), "Parameter groups that move.", choices=GROUPS)
     objective: str = setting("cross_entropy", "Objective.")
     epochs: int = setting(20, "Largest number of passes over the training examples.")
     patience: int = setting(0, "Epochs without a better validation loss before the phase ends; 0 never stops early.")
@@ -222,9 +244,11 @@ class Run:
     omp_nthreads: int = setting(1, "Threads of one process.", "--omp-nthreads", bears=False)
     memory: str = setting(
         "",
-        "Memory that may be planned with: 12G, 500M, or a bare number of MB; empty takes 90 % of what job and machine allow.",
-        "--mem", "--mem-mb",
+        "Memory that may be planned with: 12G, 500M, or a bare number of MB (of GB after --mem-gb); empty takes 90 % of what job "
+        "and machine allow.",
+        "--mem", "--mem-mb", "--mem-gb",
         bears=False,
+        units={"--mem-gb": "G"},
     )  # fmt: skip
     low_mem: bool = setting(
         False,
@@ -234,8 +258,9 @@ class Run:
     )
     skip: tuple[str, ...] = setting(
         (),
-        "Stages not to run, with all that need them: estimate, parcellate, train, decode, evaluate, reports.",
+        "Stages not to run, with all that need them.",
         "--skip",
+        choices=STAGES,
         bears=False,
     )
     stop_on_first_crash: bool = setting(
@@ -271,72 +296,8 @@ SECTIONS: dict[str, type[Any]] = {
     "run": Run,
 }
 
-
-@dataclass(frozen=True)
-class Request:
-    """One call of the command line: what to work on, where, and how.
-
-    Parameters
-    ----------
-    bids_dir, out_dir, work_dir : Path
-        Raw dataset, derivatives dataset that is written, and folder for what may be thrown away; all absolute.
-    level : {"participant", "group"}
-    participants : tuple of str
-        Labels without ``sub-``, as asked for; all of the dataset when empty.
-    derivatives : dict of str to Path
-        Folders given by ``-d name=path``; empty when none was given.
-    config : Config
-    verbosity : int
-        Number of ``-v`` minus number of ``-q``.
-    reports_only : bool
-        Write the reports again from the outputs that are there.
-    boilerplate_only : bool
-        Write the method text and its references, and nothing else.
-    clean_workdir : bool
-        Take away what earlier runs left in the work folder, checkpoints included, before any work.
-    write_graph : bool
-        Draw the stages and what they wait for.
-    database_dir : Path or None
-        Folder of the index of input files (their hashes), which jobs may share; the work folder when None.
-    plugin_file : Path or None
-        YAML file that names a Nipype plugin and its arguments.
-    debug : tuple of str
-        ``pdb`` runs all in one process and stops in the debugger.
-    resource_monitor : bool
-        Let Nipype sample memory and CPU of every node.
-    command : tuple of str
-        The command as typed, for the provenance.
-    origins : dict of str to str
-        Dotted name of a setting -> where its value comes from (``default``, ``recipe cortext``, ``--llm`` ...).
-    """
-
-    bids_dir: Path
-    out_dir: Path
-    level: str
-    participants: tuple[str, ...]
-    derivatives: dict[str, Path]
-    work_dir: Path
-    config: Config
-    verbosity: int = 0
-    reports_only: bool = False
-    boilerplate_only: bool = False
-    clean_workdir: bool = False
-    write_graph: bool = False
-    database_dir: Path | None = None
-    plugin_file: Path | None = None
-    debug: tuple[str, ...] = ()
-    resource_monitor: bool = False
-    command: tuple[str, ...] = ()
-    origins: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How the work on one participant ended: ``errors`` is empty and ``exit_code`` 0 when all is well."""
-
-    participant: str
-    errors: tuple[str, ...] = ()
-    exit_code: int = 0
+SLOPPY: dict[str, Any] = {"phases.N.epochs": 1, "decode.permutations": 4, "evaluate.bootstrap": 50}
+"""What ``--sloppy`` sets, after the file and before the flags; ``N`` is every phase."""
 
 
 def settings() -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:

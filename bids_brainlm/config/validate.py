@@ -12,7 +12,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from bids_brainlm.config.tree import GROUPS, SECTIONS, Config, Phase, settings
+from bids_brainlm.config.tree import SECTIONS, Config, Phase, settings
+from bids_brainlm.config.values import gigabytes, near, own_filters
 from bids_brainlm.errors import ConfigError
 
 
@@ -20,7 +21,7 @@ def build(tree: Mapping[str, Any]) -> Config:
     """Nested dictionaries, as TOML gives them, -> validated `Config`."""
     config = assemble(tree)
     _check(config)
-    return config
+    return dataclasses.replace(config, input=dataclasses.replace(config.input, filters=own_filters(config.input.filters)))
 
 
 def assemble(tree: Mapping[str, Any]) -> Config:
@@ -53,15 +54,33 @@ def bearing(config: Config, *sections: str) -> dict[str, Any]:
     return {section: tree[section] for section in sections}
 
 
-def to_toml(config: Config) -> str:
-    """TOML text that `load` reads back to the same configuration."""
-    tree = as_tree(config)
-    lines: list[str] = []
-    for section in SECTIONS:
-        lines += [f"[{section}]", *(f"{key} = {_toml(value)}" for key, value in tree[section].items()), ""]
-    for phase in tree["phases"]:
-        lines += ["[[phases]]", *(f"{key} = {_toml(value)}" for key, value in phase.items()), ""]
-    return "\n".join(lines)
+def to_toml(config: Config, origins: Mapping[str, str] | None = None, call: Mapping[str, Any] | None = None) -> str:
+    """TOML text that `load` reads back to the same configuration.
+
+    Parameters
+    ----------
+    config : Config
+    origins : mapping of str to str, optional
+        Dotted name -> where the value comes from; written as a comment behind it.
+    call : mapping, optional
+        What `call_of` gives; written as the table ``[call]``, before the settings.
+    """
+    tree, shown = as_tree(config), origins or {}
+    blocks = [_block("[call]", "call", call, shown)] if call else []
+    blocks += [_block(f"[{section}]", section, tree[section], shown) for section in SECTIONS]
+    blocks += [_block("[[phases]]", f"phases.{i}", phase, shown) for i, phase in enumerate(tree["phases"])]
+    # Without a word on phases, those of the recipe would come back.
+    return "\n".join(blocks if tree["phases"] else ["phases = []\n", *blocks])
+
+
+def _block(head: str, name: str, values: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+    lines = [f"{key} = {_toml(value)}{_comment(origins.get(f'{name}.{key}', ''))}" for key, value in values.items()]
+    return "\n".join([head, *lines, ""])
+
+
+def _comment(text: str) -> str:
+    """A control character would end the comment, or the file."""
+    return "  # " + "".join(char if char.isprintable() else "?" for char in text) if text else ""
 
 
 def _toml(value: Any) -> str:
@@ -72,12 +91,6 @@ def _toml(value: Any) -> str:
         return "[" + ", ".join(map(_toml, value)) + "]"
     # JSON and TOML write strings and numbers alike, but for the one control character that JSON leaves bare.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def near(name: str, known: list[str]) -> str:
-    """``; did you mean 'x'?`` or nothing."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _section(name: str, cls: type[Any], values: Any) -> Any:
@@ -91,10 +104,14 @@ def _section(name: str, cls: type[Any], values: Any) -> Any:
             hint = f"; did you mean {' or '.join(repr(f'{name}.{item}') for item in near)}?" if near else ""
             raise ConfigError(f"no setting '{name}.{key}'{hint}")
         out[key] = _coerce(f"{name}.{key}", value, hints[key])
-        choices = fields[key].metadata["choices"]
-        if choices and out[key] not in choices:
-            raise ConfigError(f"{name}.{key} is {out[key]!r}; expected one of {', '.join(choices)}")
+        _refuse_other(f"{name}.{key}", out[key], fields[key].metadata["choices"])
     return cls(**out)
+
+
+def _refuse_other(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    for item in value if isinstance(value, tuple) else (value,):
+        if choices and item not in choices:
+            raise ConfigError(f"{name} is {item!r}; expected one of {', '.join(choices)}{near(str(item), choices)}")
 
 
 def _coerce(name: str, value: Any, kind: Any) -> Any:
@@ -126,18 +143,52 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))
 
 
+_LOWEST = {
+    "input.dummy_scans": -1,
+    "estimate.high_pass": 0,
+    "split.folds": 0,
+    "model.components": 0,
+    "model.basis_components": 1,
+    "model.lora_rank": 1,
+    "decode.max_new_tokens": 1,
+    "decode.beams": 1,
+    "decode.permutations": 0,
+    "decode.batch_size": 1,
+    "evaluate.bootstrap": 1,
+    "run.nprocs": 0,
+    "run.omp_nthreads": 1,
+}
+"""Setting -> smallest value that means something."""
+
+
 def _check(config: Config) -> None:
+    """What values, and settings together, must keep to.
+
+    Raises
+    ------
+    ConfigError
+    """
     for i, phase in enumerate(config.phases):
-        for group in phase.train:
-            if group not in GROUPS:
-                raise ConfigError(
-                    f"phases.{i}.train names the group {group!r}{near(group, list(GROUPS))}; known: {', '.join(GROUPS)}"
-                )
         if phase.epochs < 1 or phase.batch_size < 1 or phase.accumulation < 1:
             raise ConfigError(f"phases.{i}: epochs, batch_size and accumulation must be at least 1")
-    for part in config.split.average:
-        if part not in ("train", "validation", "test"):
-            raise ConfigError(f"split.average names {part!r}; expected train, validation or test")
+    for name, lowest in _LOWEST.items():
+        section, _, key = name.partition(".")
+        value = getattr(getattr(config, section), key)
+        if value < lowest:
+            raise ConfigError(f"{name} is {value}; expected at least {lowest}")
+    _check_shares(config)
+    if config.input.density not in ("", "3k", "10k", "41k", "164k"):
+        raise ConfigError(f"input.density is {config.input.density!r}; expected 3k, 10k, 41k or 164k")
+    if config.split.scheme in ("column", "list") and not config.split.source:
+        wanted = "column" if config.split.scheme == "column" else "file"
+        raise ConfigError(f"split.scheme is {config.split.scheme!r}, but split.source names no {wanted}")
+    try:
+        gigabytes(config.run.memory)
+    except ConfigError as error:
+        raise ConfigError(f"run.memory: {error}") from error
+
+
+def _check_shares(config: Config) -> None:
     ranges = {
         "split.test": (config.split.test, 0.0, 1.0),
         "split.validation": (config.split.validation, 0.0, 1.0),
@@ -147,8 +198,3 @@ def _check(config: Config) -> None:
     for name, (value, low, high) in ranges.items():
         if not low <= value < high and not (name == "parcels.min_coverage" and value == high):
             raise ConfigError(f"{name} is {value}; expected at least {low} and below {high}")
-    if config.input.density not in ("", "3k", "10k", "41k", "164k"):
-        raise ConfigError(f"input.density is {config.input.density!r}; expected 3k, 10k, 41k or 164k")
-    if config.split.scheme in ("column", "list") and not config.split.source:
-        wanted = "column" if config.split.scheme == "column" else "file"
-        raise ConfigError(f"split.scheme is {config.split.scheme!r}, but split.source names no {wanted}")
