@@ -66,9 +66,20 @@ def load_confounds(path: Path, patterns: Sequence[str]) -> Confounds:
     table = read_tsv(path)
     if table.empty:
         raise InputError("no row", path, expected="one row a volume")
-    names = list(dict.fromkeys(name for pattern in patterns for name in _match(pattern, list(table), path)))
+    names = chosen_columns(patterns, list(table), path)
     values = np.column_stack([_numbers(table[name], name, path) for name in names]) if names else np.empty((len(table), 0))
     return Confounds(values, tuple(names), _leading_outliers(table, path))
+
+
+def chosen_columns(patterns: Sequence[str], columns: list[str], path: Path) -> list[str]:
+    """Columns of a table that some patterns name, each once.
+
+    Raises
+    ------
+    InputError
+        When a pattern matches nothing.
+    """
+    return list(dict.fromkeys(name for pattern in patterns for name in _match(pattern, columns, path)))
 
 
 def _match(pattern: str, columns: list[str], path: Path) -> list[str]:

@@ -184,14 +184,28 @@ def density_of(n_vertices: int) -> str:
     return DENSITIES.get(n_vertices, "")
 
 
-def _surfaces(run: RunFiles, density: str) -> tuple[Floats, Geometry]:
+def surface_geometry(run: RunFiles, density: str, n_rows: tuple[int, int], n_vertices: tuple[int, int]) -> Geometry:
+    """What the columns of two hemispheres are.
+
+    Parameters
+    ----------
+    run : RunFiles
+    density : str
+        fsaverage density that they were to be brought to, or empty.
+    n_rows, n_vertices : tuple of 2 int
+        Left and right; vertices after truncation.
+
+    Raises
+    ------
+    InputError
+        When hemispheres differ, or the density is unknown or too low.
+    """
     left, right = run.bold
-    sides = [gifti_rows(path, PER_HEMISPHERE.get(density, 0))[0] for path in (left, right)]
-    if sides[0].shape[0] != sides[1].shape[0]:
-        raise InputError(f"{sides[1].shape[0]} time points", right, expected=f"{sides[0].shape[0]}, as in {left.name}")
-    if run.space == "fsaverage" and sides[0].shape[1] != sides[1].shape[1]:
-        raise InputError(f"{sides[1].shape[1]} vertices", right, expected=f"{sides[0].shape[1]}, as in {left.name}")
-    n_left, n_right = sides[0].shape[1], sides[1].shape[1]
+    n_left, n_right = n_vertices
+    if n_rows[0] != n_rows[1]:
+        raise InputError(f"{n_rows[1]} time points", right, expected=f"{n_rows[0]}, as in {left.name}")
+    if run.space == "fsaverage" and n_left != n_right:
+        raise InputError(f"{n_right} vertices", right, expected=f"{n_left}, as in {left.name}")
     found = density_of(n_left) if n_left == n_right else ""
     if run.space == "fsaverage" and not found:
         raise InputError(f"{n_left} vertices", left, expected=f"one of {', '.join(map(str, DENSITIES))} for fsaverage")
@@ -200,7 +214,13 @@ def _surfaces(run: RunFiles, density: str) -> tuple[Floats, Geometry]:
         raise InputError(
             what, left, expected=f"at least {PER_HEMISPHERE[density]} for density {density}", remedy=f"--density {found or '10k'}"
         )
-    return np.concatenate(sides, axis=1), Geometry(run.space, found, n_left, n_left + n_right)
+    return Geometry(run.space, found, n_left, n_left + n_right)
+
+
+def _surfaces(run: RunFiles, density: str) -> tuple[Floats, Geometry]:
+    left, right = (gifti_rows(path, PER_HEMISPHERE.get(density, 0))[0] for path in run.bold)
+    geometry = surface_geometry(run, density, (left.shape[0], right.shape[0]), (left.shape[1], right.shape[1]))
+    return np.concatenate([left, right], axis=1), geometry
 
 
 def _volume(run: RunFiles, mask: Volume | None) -> tuple[Floats, Geometry]:
