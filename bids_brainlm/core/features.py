@@ -53,7 +53,7 @@ def fit_affine(recording: Recording, rows: Any, n_components: int = 0) -> Affine
     return Affine(mean.astype(np.float32), scale.astype(np.float32), components, used)
 
 
-def center(data: Any, labels: Any) -> Floats:
+def center(data: Any, labels: Any, out: Floats | None = None) -> Floats:
     """Subtract from every row the mean of the rows with the same label (run or session).
 
     Parameters
@@ -61,6 +61,8 @@ def center(data: Any, labels: Any) -> Floats:
     data : (R, V)
         Left as it is.
     labels : (R,)
+    out : (R, V) float32, optional
+        Where to write, such as a memory map; a new array when None.
 
     Returns
     -------
@@ -74,12 +76,13 @@ def center(data: Any, labels: Any) -> Floats:
     labels = np.asarray(labels)
     if labels.shape != tuple(data.shape[:1]):
         raise ValueError(f"{data.shape[0]} rows, but {labels.size} labels")
-    out = np.array(data, dtype=np.float32)
+    out = np.empty(data.shape, dtype=np.float32) if out is None else out
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
         if rows.size == 1:
             raise ValueError(f"label {label!s} has one row only; removing the mean would leave zeros")
-        out[rows] -= out[rows].mean(axis=0, dtype=np.float64).astype(np.float32)
+        block = np.asarray(data[rows], dtype=np.float32)
+        out[rows] = block - block.mean(axis=0, dtype=np.float64).astype(np.float32)
     return out
 
 

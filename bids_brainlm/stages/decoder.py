@@ -83,6 +83,19 @@ def open_llm(config: Config, precision: str) -> LLM:
     )
 
 
+def spare_memory(llm: Any, config: Config) -> Any:
+    """With ``--low-mem``, let a language model forget what its layers computed and compute it again for the gradient.
+
+    Random numbers of dropout are drawn again as they were, so results are the same to the bit. The re-entrant kind would
+    give no gradient to brain tokens whenever nothing below them is trained.
+    """
+    if config.run.low_mem and llm.supports_gradient_checkpointing:
+        # The later releases of transformers 5 have another name for it.
+        enable = getattr(llm, "activation_checkpointing_enable", None) or llm.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    return llm
+
+
 def train(
     split: Split, labels: NDArray[np.int32], config: Config, *, folder: Path, key: str, label: str
 ) -> tuple[Decoder, dict[str, Any]]:
@@ -117,9 +130,11 @@ def train(
     labels = labels if affine.components is None else np.zeros(affine.n_features, np.int32)
     # Dropped vertices (constant or not finite in training) keep their place as zeros; an all-dropped parcel has only its bias.
     model = assemble(llm.model, affine, labels, basis, examples.rows.shape[1], config)
+    # Not before the basis is fitted: from here on, token embeddings ask for gradients.
+    spare_memory(llm.model, config)
     phases = Phases(
         model,
-        lambda precision: open_llm(config, precision).model,
+        lambda precision: spare_memory(open_llm(config, precision).model, config),
         lora_of(config),
         precision_of(config.phases[0].precision, device),
     )

@@ -20,7 +20,7 @@ from bids_brainlm.core.types import Examples, Prompt, Recording, Split
 from bids_brainlm.errors import InputError, LeakageError, MissingInputError
 from bids_brainlm.io.files import read_tsv
 from bids_brainlm.io.texts import load_texts
-from bids_brainlm.stages.responses import Trials
+from bids_brainlm.stages.responses import Trials, scratch
 
 FEWEST = 4
 """Examples below which there is nothing to split."""
@@ -32,7 +32,7 @@ def recording_of(trials: Trials, config: Config) -> Recording:
     if config.estimate.center != "none":
         labels = trials.table[config.estimate.center].to_numpy(str)
         try:
-            data = center(data, labels)
+            data = center(data, labels, None if trials.scratch is None else scratch(trials.scratch, data.shape))
         except ValueError as error:
             remedy = "set estimate.center to session or none, or leave the run out"
             raise InputError(f"responses cannot be centred: {error}", trials.path, remedy=remedy) from error

@@ -1,7 +1,15 @@
-"""Single-trial responses of a participant, wherever they come from, with one table row each; and their parcel means."""
+"""Single-trial responses of a participant, wherever they come from, with one table row each; and their parcel means.
+
+With ``--low-mem`` matrices of all trials lie in *scratch*: files of the work folder that have no name, are mapped into
+memory, and are gone with the process, however it ends.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +19,11 @@ import pandas as pd
 
 from bids_brainlm.config import Request
 from bids_brainlm.core.parcels import parcel_means
-from bids_brainlm.core.types import Parcellation
-from bids_brainlm.errors import InputError
+from bids_brainlm.core.types import Floats, Parcellation
+from bids_brainlm.errors import InputError, OutputError
 from bids_brainlm.io.atlases import load_atlas
 from bids_brainlm.io.betas import read_betas, read_trials, write_parcel_means
-from bids_brainlm.io.matrices import find_betas, read_matrix
+from bids_brainlm.io.matrices import BetaFiles, find_betas, read_matrix
 from bids_brainlm.io.names import parse
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.stages import cache
@@ -39,6 +47,8 @@ class Trials:
         BIDS URIs of the files read.
     task : str
         Label for the names of what is made of all runs: the task, several joined by ``+``, ``unknown`` where names have none.
+    scratch : Path or None
+        Folder for matrices as large as ``data``; None keeps them in memory.
     """
 
     data: Any
@@ -47,34 +57,64 @@ class Trials:
     path: Path
     sources: tuple[str, ...]
     task: str
+    scratch: Path | None = None
 
 
 def load_trials(request: Request, participant: str) -> Trials:
-    """Responses of all runs, one after the other.
+    """Responses of all runs, one after the other; with ``--low-mem`` in scratch, one run in memory at a time.
 
     Raises
     ------
     InputError
         When runs do not have the same vertices.
+    OutputError
+        When there is no room for scratch.
     """
-    ready = request.derivatives.get("betas")
-    if ready is not None:
-        parts = [_ready(item.kind, item.path, item.trials, request) for item in find_betas(ready, participant)]
-    else:
-        # A run without texts has no responses.
-        written = [cache.outputs(request.out_dir, f"{stem(run)}_estimate") for run in runs_of(request, participant)]
-        parts = [_own(paths, request) for paths in written if paths]
-    first = parts[0]
-    for part in parts[1:]:
-        if part.geometry.n_vertices != first.geometry.n_vertices or part.geometry.space != first.geometry.space:
-            found, wanted = (f"{p.geometry.n_vertices} vertices in {p.geometry.space or 'none'}" for p in (part, first))
-            raise InputError(
-                found, part.path, expected=f"{wanted}, as in {first.path.name}", remedy="choose one with --space and --density"
-            )
-    data = first.data if len(parts) == 1 else np.concatenate([part.data for part in parts])
+    files = _files(request, participant)
+    folder = request.work_dir / "low-mem" if request.config.run.low_mem else None
+    parts: list[Trials] = []
+    blocks: list[Any] = []
+    data: Any = None
+    for item in files:
+        part = _ready(item, request)
+        _refuse_other_columns(part, (parts or [part])[0])
+        if folder is None or len(files) == 1:
+            blocks.append(part.data)
+        else:
+            data = scratch(folder, (sum(map(_n_rows, files)), part.data.shape[1])) if data is None else data
+            start = sum(len(earlier.table) for earlier in parts)
+            data[start : start + len(part.data)] = part.data
+        parts.append(dataclasses.replace(part, data=None))
+    if blocks:
+        data = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
     table = pd.concat([part.table for part in parts], ignore_index=True)
     task = "+".join(dict.fromkeys(part.task for part in parts))
-    return Trials(data, first.geometry, table, first.path, tuple(uri for part in parts for uri in part.sources), task)
+    sources = tuple(uri for part in parts for uri in part.sources)
+    return Trials(data, parts[0].geometry, table, parts[0].path, sources, task, folder)
+
+
+def scratch(folder: Path, shape: tuple[int, int]) -> Floats:
+    """Zeros of that shape (float32) in a file of that folder that has no name and ends with the process.
+
+    Raises
+    ------
+    OutputError
+        When the folder cannot be written or has no room; said now (not on macOS), since a full disk would kill whoever
+        writes to the map.
+    """
+    n_bytes = 4 * shape[0] * shape[1]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if sys.platform == "darwin":
+                file.truncate(n_bytes)
+            else:
+                os.posix_fallocate(file.fileno(), 0, n_bytes)
+            return np.memmap(file, np.float32, "r+", shape=shape)
+    except OSError as error:
+        what = f"no room for {n_bytes / 1e9:.1f} GB of responses ({error.strerror})"
+        remedy = "free some space, choose another work folder (-w), or leave out --low-mem"
+        raise OutputError(what, folder, remedy=remedy) from error
 
 
 def atlas_of(request: Request, geometry: Geometry) -> Parcellation:
@@ -102,12 +142,34 @@ def _image(paths: list[Path]) -> Path:
     return next(path for path in paths if path.name.endswith((".func.gii", ".nii.gz")))
 
 
-def _own(paths: list[Path], request: Request) -> Trials:
-    return _ready("image", _image(paths), next(p for p in paths if p.name.endswith("_desc-trials_events.tsv")), request)
+def _files(request: Request, participant: str) -> list[BetaFiles]:
+    """Where the responses are: those given by ``-d betas=``, or our own of every run that has texts."""
+    ready = request.derivatives.get("betas")
+    if ready is not None:
+        return find_betas(ready, participant)
+    written = [cache.outputs(request.out_dir, f"{stem(run)}_estimate") for run in runs_of(request, participant)]
+    return [BetaFiles("image", {}, _image(paths), _trials_table(paths)) for paths in written if paths]
 
 
-def _ready(kind: str, path: Path, trials: Path, request: Request) -> Trials:
-    if kind == "matrix":
+def _trials_table(paths: list[Path]) -> Path:
+    return next(path for path in paths if path.name.endswith("_desc-trials_events.tsv"))
+
+
+def _n_rows(files: BetaFiles) -> int:
+    return len(read_trials(files.trials))
+
+
+def _refuse_other_columns(part: Trials, first: Trials) -> None:
+    if part.geometry.n_vertices != first.geometry.n_vertices or part.geometry.space != first.geometry.space:
+        found, wanted = (f"{p.geometry.n_vertices} vertices in {p.geometry.space or 'none'}" for p in (part, first))
+        raise InputError(
+            found, part.path, expected=f"{wanted}, as in {first.path.name}", remedy="choose one with --space and --density"
+        )
+
+
+def _ready(files: BetaFiles, request: Request) -> Trials:
+    path, trials = files.path, files.trials
+    if files.kind == "matrix":
         data, table = read_matrix(path, trials)
         geometry = Geometry("none", "", data.shape[1], data.shape[1])
     else:
@@ -118,10 +180,10 @@ def _ready(kind: str, path: Path, trials: Path, request: Request) -> Trials:
     inside = path.is_relative_to(request.out_dir)
     uri = f"bids::{path.relative_to(request.out_dir)}" if inside else f"bids:betas:{path.name}"
     task = parse(path).entities.get("task", "unknown")
-    return Trials(data, geometry, _completed(table, path), trials, (uri,), task)
+    return Trials(data, geometry, completed(table, path), trials, (uri,), task)
 
 
-def _completed(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+def completed(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """A user's own table may lack what ours has: ids, runs and onsets are then made from the order of the rows."""
     label = path.name.split("_betas")[0]
     out = table.copy()
