@@ -69,7 +69,7 @@ def find(name: str, revision: str = "", offline: bool = False) -> Source:
         When there is no such model, or not one that is allowed to be read.
     """
     offline = offline or huggingface_hub.is_offline_mode()
-    return _folder(name, offline) if _is_path(name) else _commit(name, revision, offline)
+    return _folder(name, offline) if is_path(name) else _commit(name, revision, offline)
 
 
 def refused(source: Source, error: Exception) -> MissingResourceError:
@@ -90,7 +90,8 @@ def refused(source: Source, error: Exception) -> MissingResourceError:
     return MissingResourceError(what, source.name, expected=WANTED, remedy=remedy)
 
 
-def _is_path(name: str) -> bool:
+def is_path(name: str) -> bool:
+    """Whether a model goes by a folder, not by a name on the Hub."""
     return Path(name).expanduser().exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
 
 
