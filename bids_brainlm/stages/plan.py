@@ -4,25 +4,36 @@
              \\-> train -> decode -> evaluate
 
 The key of a stage hashes the content of the files it reads first-hand, the settings it depends on, and the keys of the stages
-before it. Reading events and texts for the keys also finds most faults of the input here, before any work.
+before it. Reading events and texts for the keys also finds most faults of the input here, before any work; all of them are
+told at once, not the first alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from bids_brainlm import registry
 from bids_brainlm.config import Request, bearing
-from bids_brainlm.errors import InputError, MissingInputError
+from bids_brainlm.core.types import Examples, Split
+from bids_brainlm.errors import BrainLMError, Faults, InputError, MissingInputError
 from bids_brainlm.io.atlas_files import SURFACE_EXTENSIONS, hemispheres
 from bids_brainlm.io.matrices import files_of, find_betas
 from bids_brainlm.io.runfiles import RunFiles
+from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.models import sources
 from bids_brainlm.stages.cache import FileHashes, Stage, digest
 from bids_brainlm.stages.estimate import runs_of, stem, trials_of
 from bids_brainlm.stages.evaluate import facts_path
+from bids_brainlm.stages.examples import examples_of, splits_of
+from bids_brainlm.stages.responses import Trials
+
+TextedRun = tuple[RunFiles, pd.DataFrame]
+"""A run and its events, of which some have a text."""
 
 
 def plan(request: Request, participant: str, hashes: FileHashes) -> list[Stage]:
@@ -31,17 +42,39 @@ def plan(request: Request, participant: str, hashes: FileHashes) -> list[Stage]:
     Raises
     ------
     BrainLMError
-        For every fault that can be seen before any work.
+        With every fault that can be seen before any work: `Faults` when there are several.
     """
+    faults: list[BrainLMError] = []
+    first: list[Stage] = []
     ready = request.derivatives.get("betas")
-    if ready is not None:
-        first: list[Stage] = []
-        source = digest(hashes.many(path for item in find_betas(ready, participant) for path in files_of(item)))
-    else:
-        first = _per_run(request, participant, hashes)
-        source = digest([stage.key for stage in _estimates(first)])
-    after = tuple(stage.name for stage in _estimates(first))
-    return [*first, *_per_participant(request, participant, hashes, source, after)]
+    source = atlas = ""
+    with noting(faults):
+        atlas = _atlas(request, hashes)
+    with noting(faults):
+        if ready is not None:
+            source = digest(hashes.many(path for item in find_betas(ready, participant) for path in files_of(item)))
+        else:
+            first = _per_run(request, participant, atlas, hashes)
+            source = digest([stage.key for stage in _estimates(first)])
+    faults += table_faults(request)
+    raise_all(faults)
+    return [*first, *_per_participant(request, participant, atlas, hashes, source, tuple(s.name for s in _estimates(first)))]
+
+
+@contextmanager
+def noting(faults: list[BrainLMError]) -> Iterator[None]:
+    """Add what goes wrong inside to a list, once, and go on after it."""
+    try:
+        yield
+    except BrainLMError as error:
+        known = set(map(str, faults))
+        faults += [fault for fault in (error.faults if isinstance(error, Faults) else (error,)) if str(fault) not in known]
+
+
+def raise_all(faults: Sequence[BrainLMError]) -> None:
+    """Raise the only fault as it is, several as `Faults`, and nothing for none."""
+    if faults:
+        raise faults[0] if len(faults) == 1 else Faults(faults)
 
 
 def _estimates(stages: Sequence[Stage]) -> list[Stage]:
@@ -63,47 +96,82 @@ def refuse_unknown(request: Request, stages: Iterable[Stage]) -> None:
         When nobody registered an estimator, prompt style, metric, tokenizer or objective of that name.
     MissingResourceError
         When the language model is not there.
+    Faults
+        When there are several of these.
     """
-    config, stages = request.config, list(stages)
-    if stages:
-        registry.estimators.get(config.estimate.estimator)
-        registry.prompt_styles.get(config.model.style)
-        for name in config.evaluate.metrics:
-            registry.metrics.get(name)
+    stages = list(stages)
+    faults = unknown_names(request, heavy=any(stage.heavy for stage in stages)) if stages else []
     if any(stage.heavy for stage in stages):
-        # Only now: these import torch.
-        registry.tokenizers.get(config.model.tokenizer)
-        for phase in config.phases:
-            registry.objectives.get(phase.objective)
-        sources.find(config.model.llm, config.model.revision, config.run.offline)
+        with noting(faults):
+            sources.find(request.config.model.llm, request.config.model.revision, request.config.run.offline)
+    raise_all(faults)
 
 
-def texted_runs(request: Request, runs: Sequence[RunFiles]) -> list[tuple[RunFiles, Any]]:
-    """Those of some runs that have texts, each with its trials.
+def unknown_names(request: Request, heavy: bool) -> list[BrainLMError]:
+    """What is wrong with names of the settings that are to be looked up; ``heavy`` adds those whose look-up imports torch."""
+    config = request.config
+    wanted = [(registry.estimators, config.estimate.estimator), (registry.prompt_styles, config.model.style)]
+    wanted += [(registry.metrics, name) for name in config.evaluate.metrics]
+    if heavy:
+        wanted += [(registry.tokenizers, config.model.tokenizer)]
+        wanted += [(registry.objectives, phase.objective) for phase in config.phases]
+    faults: list[BrainLMError] = []
+    for table, name in wanted:
+        with noting(faults):
+            table.get(name)
+    return faults
 
-    Raises
-    ------
-    InputError
-        When no run has a text; the fault of the first is given.
+
+def texted_runs(request: Request, runs: Sequence[RunFiles]) -> tuple[list[TextedRun], list[BrainLMError]]:
+    """Those of some runs that have texts, each with its events; and the faults of the others.
+
+    A resting-state run has no texts, which is a fault only when no other run has any or its task was asked for.
     """
-    found, faults = [], []
+    found: list[TextedRun] = []
+    faults: list[BrainLMError] = []
+    without: list[BrainLMError] = []
     for run in runs:
         try:
             found.append((run, trials_of(request, run)))
         except MissingInputError as error:
-            # A resting-state run has no texts, which matters only when no other run has any or it was asked for.
+            without.append(error)
+        except BrainLMError as error:
             faults.append(error)
-    if faults and (not found or request.config.input.tasks):
-        raise faults[0]
-    return found
+    nothing_else = not found and not faults
+    return found, [*faults, *(without if nothing_else or request.config.input.tasks else [])]
 
 
-def _per_run(request: Request, participant: str, hashes: FileHashes) -> list[Stage]:
-    config, stages = request.config, []
-    atlas, every = _atlas(request, hashes), runs_of(request, participant)
+def divided(request: Request, tables: Sequence[pd.DataFrame], path: Path) -> tuple[Examples, tuple[Split, ...]]:
+    """Examples and splits of a participant before there are responses: neither depends on a value of theirs.
+
+    Parameters
+    ----------
+    request : Request
+    tables : sequence of DataFrame
+        Trials with a text, one table a run.
+    path : Path
+        For messages.
+
+    Raises
+    ------
+    InputError, LeakageError
+        When there are too few examples, or they cannot be divided as asked.
+    """
+    table = pd.concat(tables, ignore_index=True)
+    column = np.zeros((len(table), 1), dtype=np.float32)
+    trials = Trials(column, Geometry("none", "", 1, 1), table, path, (), "")
+    examples = examples_of(request, trials)
+    return examples, splits_of(request, trials, examples)
+
+
+def _per_run(request: Request, participant: str, atlas: str, hashes: FileHashes) -> list[Stage]:
+    config, stages, every = request.config, [], runs_of(request, participant)
     # Voxels are those in the masks of all runs, with texts or without.
     masks = hashes.many(run.mask for run in every)
-    for run, table in texted_runs(request, every):
+    texted, faults = texted_runs(request, every)
+    raise_all(faults)
+    divided(request, [table[table["keep"]] for _, table in texted], texted[0][0].events)
+    for run, table in texted:
         name = stem(run)
         files = [*masks, *hashes.many([*run.bold, run.confounds, run.events])]
         key = digest(
@@ -117,14 +185,16 @@ def _per_run(request: Request, participant: str, hashes: FileHashes) -> list[Sta
     return stages
 
 
-def _per_participant(request: Request, participant: str, hashes: FileHashes, source: str, after: tuple[str, ...]) -> list[Stage]:
+def _per_participant(
+    request: Request, participant: str, atlas: str, hashes: FileHashes, source: str, after: tuple[str, ...]
+) -> list[Stage]:
     config, who = request.config, f"sub-{participant}"
     llm = Path(config.model.llm).expanduser()
     inputs = {
         "responses": source,
         "texts": hashes.many(_tables(request)),
         "llm": hashes(llm) if llm.is_dir() else config.model.llm,
-        "atlas": _atlas(request, hashes),
+        "atlas": atlas,
         "settings": bearing(config, "estimate", "text", "split", "model", "phases", "run"),
     }
     train = digest(inputs)
@@ -149,8 +219,24 @@ def _atlas(request: Request, hashes: FileHashes) -> str:
     return digest(hashes.many([*(side for side in sides if side.is_file()), *sorted(path.parent.glob("*.tsv"))]))
 
 
+def table_faults(request: Request) -> list[BrainLMError]:
+    """What is wrong with the tables that the settings name, wherever they are used."""
+    faults: list[BrainLMError] = []
+    for name in _named_tables(request):
+        with noting(faults):
+            _inside(request, name)
+    with noting(faults):
+        if request.config.evaluate.facts:
+            facts_path(request)
+    return faults
+
+
+def _named_tables(request: Request) -> list[str]:
+    return [name for name in (request.config.text.table, request.config.split.source) if name.endswith(".tsv")]
+
+
 def _tables(request: Request) -> list[Path]:
-    named = [_inside(request, name) for name in (request.config.text.table, request.config.split.source) if name.endswith(".tsv")]
+    named = [_inside(request, name) for name in _named_tables(request)]
     # A table of texts that is not named is looked for among these.
     return named if request.config.text.table else [*named, *sorted((request.bids_dir / "stimuli").glob("*.tsv"))]
 

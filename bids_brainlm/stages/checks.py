@@ -1,0 +1,96 @@
+"""What is wrong with a request itself, told once however many participants it has.
+
+Names of the settings, the tables they name, the atlas, the language model, and whether the output can be written. Nothing is
+fetched: with a network, a model or template that is not on this machine yet is no fault.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from bids_brainlm.config import Request
+from bids_brainlm.core.types import DENSITIES
+from bids_brainlm.errors import BrainLMError, MissingResourceError, OutputError
+from bids_brainlm.io.atlases import load_atlas
+from bids_brainlm.io.layout import participants
+from bids_brainlm.io.runfiles import SPACES
+from bids_brainlm.io.surfaces import Volume, common_mask
+from bids_brainlm.models import sources
+from bids_brainlm.stages.estimate import runs_of
+from bids_brainlm.stages.evaluate import load_facts
+from bids_brainlm.stages.plan import noting, table_faults, unknown_names
+from bids_brainlm.stages.preflight import survey
+
+PEEKED = 3
+"""Participants that are asked what the responses look like before that is given up."""
+
+
+def survey_request(request: Request) -> tuple[BrainLMError, ...]:
+    """Every fault of the request that is no participant's own."""
+    config = request.config
+    heavy = not {"train", "decode"} <= set(config.run.skip)
+    faults = unknown_names(request, heavy)
+    faults += table_faults(request)
+    with noting(faults):
+        load_facts(request)
+    with noting(faults):
+        _refuse_absent_model(request)
+    with noting(faults):
+        _refuse_unfit_atlas(request)
+    with noting(faults):
+        for folder in (request.out_dir, request.work_dir):
+            _refuse_unwritable(folder)
+    return tuple(faults)
+
+
+def free_gb(folder: Path) -> float:
+    """Free space of the file system that a folder is or would be on, in GB."""
+    return shutil.disk_usage(_existing(folder)).free / 2**30
+
+
+def _refuse_absent_model(request: Request) -> None:
+    settings, offline = request.config.model, request.config.run.offline
+    try:
+        sources.find(settings.llm, settings.revision, offline=True)
+    except MissingResourceError:
+        if offline or sources.is_path(settings.llm):
+            raise
+
+
+def _refuse_unfit_atlas(request: Request) -> None:
+    """Fit the atlas to responses like those of the first participant who has some."""
+    space, n_left, n_units, volume = _peek(request)
+    try:
+        load_atlas(request.config.parcels.atlas, space=space, n_left=n_left, n_vertices=n_units, volume=volume, offline=True)
+    except MissingResourceError as error:
+        # An empty file is how TemplateFlow says that it can be fetched.
+        if request.config.run.offline or not Path(error.path).is_file():
+            raise
+
+
+def _peek(request: Request) -> tuple[str, int, int, Volume | None]:
+    """Space, columns of the left hemisphere, all columns and voxels of the responses, or what the settings say of them."""
+    for who in (request.participants or participants(request.bids_dir))[:PEEKED]:
+        for run in survey(request, who, pace={}).runs:
+            if run.volume and "betas" not in request.derivatives:
+                mask = common_mask(runs_of(request, who)[:1])
+                return run.space, mask.index.size, mask.index.size, mask
+            if run.n_units:
+                n_left = run.n_units // 2 if run.space != "none" else run.n_units
+                return run.space, n_left, run.n_units, None
+    space, density = SPACES.get(request.config.input.space, (request.config.input.space, request.config.input.density))
+    n_left = {label: size for size, label in DENSITIES.items()}.get(density, 10242)
+    return space, n_left, 2 * n_left, None
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    there = _existing(folder)
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        what = "a folder that cannot be written" if there.is_dir() else "a file where a folder is to be"
+        raise OutputError(what, there, remedy="choose another one, or correct its permissions")

@@ -1,0 +1,330 @@
+"""What a request means for every participant, and everything that is wrong with it, before any work.
+
+A *survey* reads file names, sidecars, tables, and the first kilobytes of images; it reads no response and writes nothing.
+Its faults are collected, each on its own, so that one bad run does not hide the next. What is wrong with the request itself
+(a name, the atlas, the language model, a table of the settings) is told once, by `checks.survey_request`; together
+they hold whatever `plan.plan` would refuse. Expected memory and time come from `costs`; where the output folder has stamps of
+earlier runs, they say how fast this machine is.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bids_brainlm.config import Request
+from bids_brainlm.core.design import LEAD, trial_design
+from bids_brainlm.errors import BrainLMError, InputError
+from bids_brainlm.io.betas import read_trials
+from bids_brainlm.io.confounds import chosen_columns
+from bids_brainlm.io.events import load_events
+from bids_brainlm.io.files import read_header
+from bids_brainlm.io.headers import gifti_shape, nifti_shape
+from bids_brainlm.io.images import reading
+from bids_brainlm.io.matrices import BetaFiles, find_betas
+from bids_brainlm.io.names import parse
+from bids_brainlm.io.runfiles import RunFiles
+from bids_brainlm.io.surfaces import PER_HEMISPHERE, density_of, surface_geometry, timing
+from bids_brainlm.stages import costs
+from bids_brainlm.stages.cache import read_stamp
+from bids_brainlm.stages.costs import KINDS, MASK_SHARE, Sizes
+from bids_brainlm.stages.estimate import runs_of, stem
+from bids_brainlm.stages.plan import TextedRun, divided, noting, table_faults, texted_runs
+from bids_brainlm.stages.responses import completed
+
+WORTH_PROCESSES = 200
+"""Participants below which starting processes costs more than it saves."""
+
+SAFE = 5.0
+"""Seconds before the last volume up to which a trial surely leaves a response in the series."""
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One run as it would be used.
+
+    Parameters
+    ----------
+    name : str
+        ``sub-01_task-x_run-1``.
+    space, density : str
+        Density as counted, after truncation to the wanted one; empty for volumes.
+    n_volumes : int
+        0 where the file does not say.
+    n_units : int
+        Vertices of both hemispheres, or voxels of the grid (those in the mask are fewer); 0 where unknown.
+    tr : float
+        s; 0 where unknown.
+    n_trials : int
+        Trials with a text.
+    n_texts : int
+        Examples: trials times the questions or instructions that each has a text for.
+    volume : bool
+        Whether it is a volume.
+    note : str
+        Why the run would not be used, or empty.
+    """
+
+    name: str
+    space: str = ""
+    density: str = ""
+    n_volumes: int = 0
+    n_units: int = 0
+    tr: float = 0.0
+    n_trials: int = 0
+    n_texts: int = 0
+    volume: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ParticipantPlan:
+    """What would be done for one participant.
+
+    Parameters
+    ----------
+    participant : str
+        Label without ``sub-``.
+    runs : tuple of RunPlan
+    n_trials, n_stimuli, n_texts : int
+        Trials with a text, different stimuli among them, examples.
+    folds : tuple of (n_train, n_validation, n_test)
+        Examples in the parts of each fold; empty where they cannot be divided.
+    memory_gb : dict of str to float
+        Kind of stage -> largest memory of a process that runs one.
+    seconds : dict of str to float
+        Kind of stage -> time of all its stages, one after the other; kinds of which nothing is known lack.
+    measured : tuple of str
+        Kinds whose time comes from stamps of earlier runs.
+    disk_gb : float
+        Size of the outputs.
+    faults : tuple of BrainLMError
+    """
+
+    participant: str
+    runs: tuple[RunPlan, ...] = ()
+    n_trials: int = 0
+    n_stimuli: int = 0
+    n_texts: int = 0
+    folds: tuple[tuple[int, int, int], ...] = ()
+    memory_gb: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    measured: tuple[str, ...] = ()
+    disk_gb: float = 0.0
+    faults: tuple[BrainLMError, ...] = ()
+
+
+def survey(request: Request, participant: str, pace: Mapping[str, float] | None = None) -> ParticipantPlan:
+    """What would be done for one participant, and every fault of their own.
+
+    Parameters
+    ----------
+    request : Request
+    participant : str
+    pace : mapping of str to float, optional
+        See `measured_pace`, which is asked when there is none.
+    """
+    ready = request.derivatives.get("betas")
+    plan = _of_runs(request, participant) if ready is None else _of_betas(request, participant, ready)
+    return _with_costs(request, plan, measured_pace(request) if pace is None else pace)
+
+
+def survey_all(request: Request, participants: Sequence[str]) -> list[ParticipantPlan]:
+    """`survey` of several participants, in their order, by several processes where that pays."""
+    pace = measured_pace(request)
+    n_processes = request.config.run.nprocs or os.cpu_count() or 1
+    work = partial(survey, request, pace=pace)
+    if n_processes == 1 or len(participants) < WORTH_PROCESSES:
+        return list(map(work, participants))
+    with ProcessPoolExecutor(n_processes, multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(work, participants, chunksize=-(-len(participants) // (8 * n_processes))))
+
+
+def memory_of(request: Request, plan: ParticipantPlan, kind: str) -> float:
+    """Largest memory, in GB, of a process that runs one stage of a kind (one of `costs.KINDS`) for a participant."""
+    return costs.memory(kind, _sizes(plan), request.config, costs.model_size(request))
+
+
+def measured_pace(request: Request, most: int = 3) -> dict[str, float]:
+    """Kind of stage -> seconds that it took, over those that `costs` expected, in earlier runs into this output folder.
+
+    Parameters
+    ----------
+    request : Request
+    most : int
+        Participants that are looked at.
+    """
+    stamps = sorted((request.out_dir / "logs" / "stages").glob("sub-*_evaluate.json"))[:most]
+    ratios: dict[str, list[float]] = {}
+    for path in stamps:
+        who = path.name.removeprefix("sub-").removesuffix("_evaluate.json")
+        plan = survey(request, who, pace={})
+        for kind, expected in plan.seconds.items():
+            names = [f"{run.name}_{kind}" for run in plan.runs if run.n_trials] if kind in KINDS[:2] else [f"sub-{who}_{kind}"]
+            found = [stamp["seconds"] for stamp in (read_stamp(request.out_dir, name) for name in names) if stamp.get("key")]
+            if found and len(found) == len(names) and expected:
+                ratios.setdefault(kind, []).append(sum(found) / expected)
+    return {kind: median(values) for kind, values in ratios.items()}
+
+
+def _of_runs(request: Request, participant: str) -> ParticipantPlan:
+    faults: list[BrainLMError] = []
+    runs = _runs(request, participant, faults)
+    texted: list[TextedRun] = []
+    if table_faults(request):
+        # They are told once, for the whole request; what else is wrong with the events must not wait for that.
+        for run in runs:
+            with noting(faults):
+                load_events(run.events)
+    elif runs:
+        texted, wrong = texted_runs(request, runs)
+        faults += wrong
+    tables = {stem(run): table[table["keep"]] for run, table in texted}
+    planned = [_run_plan(request, run, tables.get(stem(run)), faults) for run in runs]
+    plan = ParticipantPlan(participant, tuple(planned))
+    return _divided(request, plan, tables, texted[0][0].events, faults) if texted else replace(plan, faults=tuple(faults))
+
+
+def _of_betas(request: Request, participant: str, folder: Path) -> ParticipantPlan:
+    faults: list[BrainLMError] = []
+    found: list[BetaFiles] = []
+    with noting(faults):
+        found = find_betas(folder, participant)
+    planned: list[RunPlan] = []
+    tables: dict[str, pd.DataFrame] = {}
+    for item in found:
+        name = item.path.name.partition(".")[0]
+        with noting(faults):
+            planned.append(_betas_plan(name, item))
+            if not table_faults(request):
+                tables[name] = completed(read_trials(item.trials), item.path)
+    plan = ParticipantPlan(participant, tuple(planned))
+    return _divided(request, plan, tables, found[0].trials, faults) if tables else replace(plan, faults=tuple(faults))
+
+
+def _divided(
+    request: Request, plan: ParticipantPlan, tables: Mapping[str, pd.DataFrame], path: Path, faults: list[BrainLMError]
+) -> ParticipantPlan:
+    """Counts of trials, texts and examples, by run and by fold; ``tables`` holds the trials of each run that has texts."""
+    trials = texts = {name: len(table) for name, table in tables.items()}
+    with noting(faults):
+        examples, folds = divided(request, list(tables.values()), path)
+        ends = np.cumsum([len(table) for table in tables.values()])
+        rows = examples.rows[:, 0, 0]
+        counts = [np.bincount(np.searchsorted(ends, some, side="right"), minlength=ends.size) for some in (rows, np.unique(rows))]
+        texts, trials = (dict(zip(tables, map(int, count), strict=True)) for count in counts)
+        parts = tuple((len(fold.train), len(fold.validation), len(fold.test)) for fold in folds)
+        plan = replace(plan, n_stimuli=np.unique(examples.stimulus).size, n_texts=len(examples), folds=parts)
+    runs = tuple(
+        replace(run, n_trials=trials[run.name], n_texts=texts[run.name], note="") if run.name in tables else run
+        for run in plan.runs
+    )
+    return replace(plan, runs=runs, n_trials=sum(trials.values()), faults=tuple(faults))
+
+
+def _runs(request: Request, participant: str, faults: list[BrainLMError]) -> list[RunFiles]:
+    """Runs whose files are all there; what the others lack is a fault."""
+    with noting(faults):
+        return runs_of(request, participant)
+    relaxed = replace(request.config, input=replace(request.config.input, drop_missing=True))
+    with noting([]):
+        return runs_of(replace(request, config=relaxed), participant)
+    return []
+
+
+def _run_plan(request: Request, run: RunFiles, trials: pd.DataFrame | None, faults: list[BrainLMError]) -> RunPlan:
+    """Sizes of one run; ``trials`` are those with a text, or None."""
+    plan = RunPlan(stem(run), run.space, note="" if trials is not None else "not used: no texts")
+    start = 0.0
+    with noting(faults):
+        tr, start = timing(run.sidecar, run.bold[0])
+        plan = replace(plan, tr=tr)
+    with noting(faults):
+        n_volumes, n_units, density = _shape(request, run)
+        plan = replace(plan, n_volumes=n_volumes, n_units=n_units, density=density, volume=len(run.bold) == 1)
+    if trials is None:
+        return plan
+    with noting(faults):
+        if run.confounds is not None:
+            chosen_columns(request.config.input.confounds, read_header(run.confounds), run.confounds)
+    with noting(faults):
+        if plan.n_volumes and plan.tr:
+            _refuse_outside(request, run, trials, start + plan.tr * np.arange(plan.n_volumes))
+    return plan
+
+
+def _shape(request: Request, run: RunFiles) -> tuple[int, int, str]:
+    """Volumes, vertices or voxels of the grid, and density, from the headers of a run."""
+    if len(run.bold) == 2:
+        rows, vertices = zip(*map(gifti_shape, run.bold), strict=True)
+        wanted = PER_HEMISPHERE.get(request.config.input.density, 0)
+        kept = tuple(min(size, wanted) if wanted else size for size in vertices)
+        known = rows if all(rows) else (0, 0)
+        geometry = surface_geometry(run, request.config.input.density, known, kept)
+        return known[0], geometry.n_vertices, geometry.density
+    shape = nifti_shape(run.bold[0])
+    if len(shape) != 4:
+        raise InputError(f"an image of shape {shape}", run.bold[0], expected="4 dimensions, the last one time")
+    mask = nifti_shape(run.mask) if run.mask else shape[:3]
+    if mask != shape[:3]:
+        raise InputError(f"voxels {shape[:3]}", run.bold[0], expected=f"the mask's {mask}")
+    return shape[3], math.prod(shape[:3]), ""
+
+
+def _refuse_outside(request: Request, run: RunFiles, trials: pd.DataFrame, times: NDArray[Any]) -> None:
+    """Refuse trials that leave no response in the series, as the design would."""
+    onsets = trials["onset"].to_numpy()
+    if times[0] - LEAD <= onsets.min() and onsets.max() <= times[-1] - SAFE:
+        return
+    try:
+        trial_design(onsets, trials["duration"], times, request.config.estimate.hrf)
+    except ValueError as error:
+        expected = f"events between 0 and {2 * times[-1] - times[-2]:g} s"
+        remedy = "check onsets (seconds) and RepetitionTime"
+        raise InputError(str(error), run.events, expected=expected, remedy=remedy) from error
+
+
+def _betas_plan(name: str, item: BetaFiles) -> RunPlan:
+    if item.kind == "matrix":
+        with reading(item.path, "a .npy file of numbers, saved with allow_pickle=False"):
+            return RunPlan(name, "none", n_units=int(np.load(item.path, mmap_mode="r", allow_pickle=False).shape[-1]))
+    if item.kind == "volume":
+        return RunPlan(
+            name, parse(item.path).entities.get("space", ""), n_units=math.prod(nifti_shape(item.path)[:3]), volume=True
+        )
+    n_left = gifti_shape(item.path)[1]
+    return RunPlan(name, parse(item.path).entities.get("space", ""), density_of(n_left), n_units=2 * n_left)
+
+
+def _sizes(plan: ParticipantPlan) -> Sizes:
+    volume = any(run.volume for run in plan.runs)
+    share = MASK_SHARE if volume else 1.0
+    runs = tuple((run.n_volumes, run.n_units, int(run.n_units * share), run.n_trials) for run in plan.runs)
+    return Sizes(runs, plan.folds, volume)
+
+
+def _with_costs(request: Request, plan: ParticipantPlan, pace: Mapping[str, float]) -> ParticipantPlan:
+    sizes, config, model = _sizes(plan), request.config, costs.model_size(request)
+    kinds = [kind for kind in KINDS if kind not in config.run.skip and not (kind in KINDS[:2] and "betas" in request.derivatives)]
+    if not plan.n_trials:
+        return plan
+    expected = {kind: costs.seconds(kind, sizes, config, model) for kind in kinds}
+    return replace(
+        plan,
+        memory_gb={kind: costs.memory(kind, sizes, config, model) for kind in kinds},
+        seconds={kind: value * pace.get(kind, 1.0) for kind, value in expected.items() if value is not None},
+        measured=tuple(kind for kind in kinds if kind in pace),
+        disk_gb=costs.disk(sizes, config, model),
+    )
