@@ -43,6 +43,10 @@ def test_the_folder_loads_like_any_other_model(made: tuple[Path, list[dict[str, 
     assert math.isfinite(history[0]["train_loss"])
 
 
+def test_every_file_of_the_model_may_be_read_by_who_may_read_the_configuration(made: tuple[Path, list[dict[str, Any]]]) -> None:
+    assert {path.stat().st_mode for path in made[0].iterdir()} == {(made[0] / "config.json").stat().st_mode}
+
+
 def test_it_learned_its_texts(made: tuple[Path, list[dict[str, Any]]]) -> None:
     llm = load_llm(str(made[0]), offline=True)
     known = [render(prompt, llm.tokenizer, 0, "chat") for prompt in TEXTS[:10]]
