@@ -217,11 +217,13 @@ def test_no_amount_of_memory(text: str) -> None:
     ("filters", "said"),
     [
         ({"blod": {}}, "did you mean 'bold'"),
-        ({"T1w": {}}, "did you mean 't1w'"),
+        ({"fmaps": {}}, "did you mean 'fmap'"),
         ({"nothing": {}}, "known: bold, mask, confounds, events"),
         ({"bold": "ap"}, "expected a table"),
         ({"bold": {"acquisition": {"is": "ap"}}}, "input.filters.bold.acquisition"),
         ({"bold": {"acquisition": [["ap"]]}}, "input.filters.bold.acquisition"),
+        ({"bold": {"run": 1.5}}, "input.filters.bold.run"),
+        ({"bold": {"run": True}}, "input.filters.bold.run"),
     ],
 )
 def test_filters_of_a_wrong_shape(filters: dict[str, Any], said: str) -> None:
@@ -231,7 +233,7 @@ def test_filters_of_a_wrong_shape(filters: dict[str, Any], said: str) -> None:
 
 def test_filters_of_fmriprep_are_passed_over(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    queries = ["t1w", "t2w", "fmap", "sbref", "flair", "roi", "dwi"]
+    queries = ["t1w", "t2w", "fmap", "sbref", "flair", "roi", "dwi", "T1w"]
     filters = {query: {"session": "1"} for query in [*queries, "bold"]}
     built = build({"input": {"filters": filters}})
     assert built.input.filters == {"bold": {"session": "1"}}

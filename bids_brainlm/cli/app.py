@@ -1,17 +1,19 @@
 """``bids_brainlm BIDS_DIR OUTPUT_DIR {participant,group}``.
 
 The command line is resolved to one `Request` before anything heavy is imported, so that ``--help``, ``--version`` and a
-mistyped option answer at once. What the options mean is written in `bids_brainlm.config`; this module only adds those that
-say where things are and how much is shown.
+mistyped option answer at once. What settings mean is written in `bids_brainlm.config`; this module only adds the options that
+say where things are and what is done this time.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import atexit
 import importlib
 import logging
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,15 +22,18 @@ import click
 
 from bids_brainlm import __version__
 from bids_brainlm.cli import exits
-from bids_brainlm.cli.arguments import LEVELS, AppCommand, assignment, given_settings, label, named_path, setting_options, unique
-from bids_brainlm.config import Config, Request, load, presets, to_toml
-from bids_brainlm.errors import MissingInputError
+from bids_brainlm.cli.arguments import LEVELS, AppCommand, assignment, label, named_path, setting_options, unique
+from bids_brainlm.cli.environment import environment
+from bids_brainlm.cli.request import refuse_overlap, request_from
+from bids_brainlm.config import SLOPPY, Request, call_of, presets, to_toml
 
 NAME = "bids_brainlm"
 
 _EPILOG = "Settings without an option of their own are reached by --set and --config-file. Exit codes: " + "; ".join(
     f"{code} {text.rstrip('.')}" for code, text in exits.CODES.items()
 )
+
+_SLOPPY = ", ".join(f"{name}={value}" for name, value in SLOPPY.items())
 
 
 @click.command(
@@ -38,9 +43,9 @@ _EPILOG = "Settings without an option of their own are reached by --set and --co
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog=_EPILOG,
 )
-@click.argument("bids_dir", type=click.Path(path_type=Path))
-@click.argument("output_dir", type=click.Path(path_type=Path))
-@click.argument("level", type=click.Choice(LEVELS))
+@click.argument("bids_dir", type=click.Path(path_type=Path), required=False, metavar="BIDS_DIR")
+@click.argument("output_dir", type=click.Path(path_type=Path), required=False, metavar="OUTPUT_DIR")
+@click.argument("level", type=click.Choice(LEVELS), required=False, metavar="{participant|group}")
 @click.option(
     "--participant-label",
     type=label("sub-"),
@@ -61,9 +66,7 @@ _EPILOG = "Settings without an option of their own are reached by --set and --co
     "-w",
     "--work-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("work"),
-    show_default=True,
-    help="Folder for intermediate results and checkpoints; keep it to resume.",
+    help="Folder for intermediate results and checkpoints; keep it to resume.  [default: work]",
 )
 @click.option(
     "--recipe",
@@ -72,7 +75,12 @@ _EPILOG = "Settings without an option of their own are reached by --set and --co
     metavar="NAME|FILE",
     help=f"Preset ({', '.join(presets())}) or TOML file to start from.",
 )
-@click.option("--config-file", type=click.Path(path_type=Path), help="TOML file of settings; it wins over the recipe.")
+@click.option(
+    "--config-file",
+    type=click.Path(path_type=Path),
+    help="TOML file of settings; it wins over the recipe. With a table [call], as logs/*.toml of a run have, it stands for the "
+    "positionals too.",
+)
 @click.option(
     "--set",
     "overrides",
@@ -82,8 +90,39 @@ _EPILOG = "Settings without an option of their own are reached by --set and --co
     callback=unique,
     help="Any setting by its dotted name, e.g. split.folds=4 or phases.0.epochs=3; wins over everything.",
 )
+@click.option(
+    "--bids-filter-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="JSON file of entities that input files must have, as fMRIPrep reads it: query -> entity -> value.",
+)
+@click.option(
+    "--bids-database-dir",
+    "--database-path",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the index of input files, which several runs may share; the work folder when not given.",
+)
+@click.option("--clean-workdir", is_flag=True, help="Empty the work folder first, checkpoints included.")
 @click.option("--reports-only", is_flag=True, help="Write the reports again from the outputs that are there.")
-@click.option("--dry-run", is_flag=True, help="Print the resolved configuration as TOML and stop.")
+@click.option("--boilerplate-only", is_flag=True, help="Write the method text and its references, and nothing else.")
+@click.option("--write-graph", is_flag=True, help="Draw the stages and what they wait for.")
+@click.option("--dry-run", is_flag=True, help="Print every setting with its origin, and the plan with all its faults; then stop.")
+@click.option("--sloppy", is_flag=True, help=f"TESTING ONLY: results mean nothing. Sets {_SLOPPY}, before the flags.")
+@click.option(
+    "--use-plugin",
+    "--nipype-plugin-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="YAML file with a Nipype plugin and its plugin_args.",
+)
+@click.option("--resource-monitor", is_flag=True, help="Let Nipype sample memory and CPU of every stage.")
+@click.option(
+    "--debug",
+    type=click.Choice(["pdb", "all"]),
+    multiple=True,
+    help="pdb: run in one process and stop in the debugger at a failure; all: that, and -v -v.",
+)
+@click.option("--skip-bids-validation", is_flag=True, help="Accepted: only files that are used are checked in any case.")
+@click.option("--md-only-boilerplate", is_flag=True, help="Accepted: the method text is written as Markdown in any case.")
+@click.option("--notrack", is_flag=True, help="Accepted: nothing is ever sent anywhere.")
 @click.option("-v", "--verbose", count=True, help="Say more; -v -v adds tracebacks.")
 @click.option("-q", "--quiet", count=True, help="Say less.")
 @click.version_option(__version__, prog_name=NAME, message="%(prog)s v%(version)s")
@@ -96,12 +135,14 @@ def command(ctx: click.Context, /, **given: Any) -> int:
     """
     ending: exits.Ending = ctx.obj
     ending.tracebacks = given["verbose"] >= 2
+    _log_to_stderr(given["verbose"] - given["quiet"])
     request = request_from(ctx, given)
+    ending.tracebacks |= request.verbosity >= 2
+    os.environ.update(environment(request.config, _cache_folder(request, given["dry_run"]), os.environ))
+    refuse_overlap(request)
     if given["dry_run"]:
-        click.echo(to_toml(request.config))
-        return 0
+        return _dry_run(request)
     ending.crash_dir = request.out_dir / "logs" / "crashes"
-    _prepare_process(request)
     return _run(request)
 
 
@@ -110,81 +151,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exits.run(command, NAME, argv)
 
 
-def request_from(ctx: click.Context, given: dict[str, Any]) -> Request:
-    """The whole command line as one object.
-
-    Raises
-    ------
-    click.UsageError
-        When the output or work folder would write into the input.
-    MissingInputError
-        For a folder that is not there.
-    ConfigError
-        For a setting that does not exist or cannot have its value.
-    """
-    config = _located(load(given["recipe"], given["config_file"], given_settings(ctx), given["overrides"]))
-    bids_dir, out_dir, work_dir = (given[name].resolve() for name in ("bids_dir", "output_dir", "work_dir"))
-    _refuse_writing_into_input(bids_dir, out_dir, work_dir)
-    if not bids_dir.is_dir():
-        raise _missing("the BIDS folder", bids_dir, "a dataset with dataset_description.json and sub-* folders")
-    for name, path in given["derivatives"].items():
-        if not path.exists():
-            raise _missing(f"what --derivatives calls {name!r}", path, "a folder of derivatives, or a file of betas")
-    return Request(
-        bids_dir=bids_dir,
-        out_dir=out_dir,
-        level=given["level"],
-        participants=tuple(dict.fromkeys(given["participant_label"])),
-        derivatives=given["derivatives"],
-        work_dir=work_dir,
-        config=config,
-        verbosity=given["verbose"] - given["quiet"],
-        reports_only=given["reports_only"],
-    )
-
-
-def _located(config: Config) -> Config:
-    """Make paths absolute that may also be names: Nipype's nodes run in folders of their own."""
-    model = dataclasses.replace(config.model, llm=_absolute(config.model.llm))
-    parcels = dataclasses.replace(config.parcels, atlas=_absolute(config.parcels.atlas))
-    return dataclasses.replace(config, model=model, parcels=parcels)
-
-
-def _absolute(name: str) -> str:
-    path = Path(name).expanduser()
-    return str(path.resolve()) if name and path.exists() else name
-
-
-def _refuse_writing_into_input(bids_dir: Path, out_dir: Path, work_dir: Path) -> None:
-    if out_dir == bids_dir:
-        better = bids_dir / "derivatives" / NAME
-        raise click.UsageError(f"The output folder is the BIDS folder {bids_dir}; choose another one, e.g. {better}.")
-    if work_dir.is_relative_to(bids_dir):
-        raise click.UsageError(f"The work folder {work_dir} is inside the BIDS folder {bids_dir}; choose another one with -w.")
-
-
-def _missing(what: str, path: Path, expected: str) -> MissingInputError:
-    remedy = "check the spelling; in a container, bind-mount it"
-    return MissingInputError(f"{what} does not exist", path, expected=expected, remedy=remedy)
-
-
-def _prepare_process(request: Request) -> None:
-    """Logging, and the variables that numpy, transformers and templateflow read when they are imported."""
-    level = {-2: logging.ERROR, -1: logging.WARNING, 0: logging.INFO}.get(max(request.verbosity, -2), logging.DEBUG)
+def _log_to_stderr(verbosity: int) -> None:
+    level = {-2: logging.ERROR, -1: logging.WARNING, 0: logging.INFO}.get(max(verbosity, -2), logging.DEBUG)
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, level=logging.WARNING)
     logging.getLogger(NAME).setLevel(level)
-    os.environ.update(_environment(request.config))
 
 
-def _environment(config: Config) -> dict[str, str]:
-    threads = {name: str(config.run.omp_nthreads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TEMPLATEFLOW_AUTOUPDATE": "off"}
-    return threads | (offline if config.run.offline else {})
+def _cache_folder(request: Request, dry_run: bool) -> Path:
+    """Where caches go that have no place of their own; a dry run leaves nothing behind."""
+    if not dry_run:
+        return request.work_dir / "cache"
+    folder = exits.temporary() / f"{NAME}-{os.getpid()}"
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _dry_run(request: Request) -> int:
+    """The resolved configuration, then the plan as comments, so that the whole can be used as a ``--config-file``."""
+    click.echo(to_toml(request.config, request.origins, call_of(request)))
+    text, outcomes = _workflows().dry_run(request)
+    click.echo("\n".join(f"# {line}".rstrip() for line in text.splitlines()))
+    return exits.report(NAME, outcomes)
+
+
+def _workflows() -> Any:
+    # Imported here and by name: everything heavy hangs below it.
+    return importlib.import_module("bids_brainlm.workflows.run")
 
 
 def _run(request: Request) -> int:
-    # Imported here and by name: everything heavy hangs below it.
-    workflows = importlib.import_module("bids_brainlm.workflows.run")
+    workflows = _workflows()
+    tmp = request.work_dir / "cache" / "tmp"
+    if os.environ.get("TMPDIR") == str(tmp):
+        importlib.import_module("bids_brainlm.io.files").make_folder(tmp)
+        tempfile.tempdir = None
     start = workflows.run_group if request.level == "group" else workflows.run_participants
     outcomes = start(request) or []
     code = exits.report(NAME, outcomes)

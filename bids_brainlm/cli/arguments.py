@@ -68,8 +68,7 @@ def rewrite(args: Sequence[str], params: Sequence[click.Parameter]) -> list[str]
     >>> rewrite(["--label", "01", "02", "/bids", "/out", "participant"], params)
     ['--label=01', '--label=02', '--', '/bids', '/out', 'participant']
     """
-    options = {name: item for item in params if isinstance(item, click.Option) for name in item.opts}
-    runs = list(_split(args, options))
+    runs = list(_split(args, _by_flag(params)))
     _anchor(runs, sum(isinstance(item, click.Argument) for item in params))
     named: list[str] = []
     positionals: list[str] = []
@@ -78,6 +77,19 @@ def rewrite(args: Sequence[str], params: Sequence[click.Parameter]) -> list[str]
         named += [f"{_long(run)}={value}" for value in values] if values else [run.flag] * bool(run.flag)
         positionals += rest
     return [*named, "--", *positionals]
+
+
+def spellings(args: Sequence[str], params: Sequence[click.Parameter]) -> dict[str, str]:
+    """Name of an option -> its flag as typed, dashed; the last one where there are several.
+
+    >>> spellings(["-l", "01", "--label", "02", "-l3"], [click.Option(["-l", "--label"], multiple=True)])
+    {'label': '-l'}
+    """
+    return {run.option.name: run.flag for run in _split(args, _by_flag(params)) if run.option and run.option.name}
+
+
+def _by_flag(params: Sequence[click.Parameter]) -> dict[str, click.Option]:
+    return {name: item for item in params if isinstance(item, click.Option) for name in item.opts}
 
 
 def _split(args: Sequence[str], options: Mapping[str, click.Option]) -> Iterator[_Run]:
@@ -213,34 +225,72 @@ def unique(ctx: click.Context, param: click.Parameter, pairs: Sequence[tuple[str
 
 
 def setting_options() -> list[click.Option]:
-    """One click option for every setting that has a flag; help, default, choices and type are those of the configuration."""
-    return [_option(name, item, kind) for name, item, kind in settings() if item.metadata["flags"]]
+    """Click options of every setting that has a flag; help, default, choices and type are those of the configuration."""
+    return [option for name, item, kind in settings() if item.metadata["flags"] for option in _options(name, item, kind)]
 
 
 def given_settings(ctx: click.Context) -> dict[str, Any]:
-    """Dotted names and values of the settings that stood on the command line."""
-    given = {}
-    for name, item, _ in settings():
-        key = parameter(name)
-        if item.metadata["flags"] and ctx.get_parameter_source(key) is click.core.ParameterSource.COMMANDLINE:
+    """Dotted names and values of the settings that stood on the command line.
+
+    Raises
+    ------
+    click.UsageError
+        When one stood there twice, in different units.
+    """
+    given: dict[str, Any] = {}
+    for name, key in _keys():
+        if ctx.get_parameter_source(key) is click.core.ParameterSource.COMMANDLINE:
+            if name in given:
+                raise click.UsageError(f"{typed(ctx)[name]} and another flag of {name} are both given; one is enough.", ctx)
             given[name] = ctx.params[key]
     return given
 
 
-def parameter(name: str) -> str:
+def typed(ctx: click.Context) -> dict[str, str]:
+    """Dotted names of settings that stood on the command line -> the flag as typed."""
+    return {name: ctx.meta[SPELLINGS][key] for name, key in _keys() if key in ctx.meta[SPELLINGS]}
+
+
+def parameter(name: str, unit: str = "") -> str:
     """``input.space`` -> the name click knows the option by."""
-    return name.replace(".", "__")
+    return name.replace(".", "__") + (f"__{unit}" if unit else "")
 
 
-def _option(name: str, item: Any, kind: Any) -> click.Option:
-    many = get_origin(kind) is tuple
+def _keys() -> Iterator[tuple[str, str]]:
+    """(dotted name, name of the option) of every option of a setting."""
+    for name, item, _ in settings():
+        if item.metadata["flags"]:
+            yield from ((name, parameter(name, unit)) for unit in ("", *item.metadata["units"].values()))
+
+
+def _options(name: str, item: Any, kind: Any) -> Iterator[click.Option]:
+    """The option of a setting, and one more for every flag with a unit of its own."""
+    many, units = get_origin(kind) is tuple, item.metadata["units"]
     base = get_args(kind)[0] if many else kind
     choices = item.metadata["choices"]
     type_: Any = click.Choice(choices) if choices else label(PREFIXES[name]) if name in PREFIXES else base
     text = item.metadata["help"] + _default_text(item.default)
+    flags = [flag for flag in item.metadata["flags"] if flag not in units]
     if base is bool:
-        return click.Option([*item.metadata["flags"], parameter(name)], is_flag=True, help=text)
-    return click.Option([*item.metadata["flags"], parameter(name)], type=type_, multiple=many, help=text)
+        yield click.Option([*flags, parameter(name)], is_flag=True, help=text)
+    else:
+        yield click.Option([*flags, parameter(name)], type=type_, multiple=many, help=text)
+    for flag, unit in units.items():
+        same = f"The same as {flags[0]}, a bare number being of {unit}B."
+        yield click.Option([flag, parameter(name, unit)], type=amount(unit), help=same)
+
+
+def amount(unit: str) -> Callable[[str], str]:
+    """Reader of an amount whose unit may be left out.
+
+    >>> amount("G")("1.5"), amount("G")("500M")
+    ('1.5G', '500M')
+    """
+
+    def amount(text: str) -> str:
+        return f"{text}{unit}" if re.fullmatch(r"[0-9.]+", text) else text
+
+    return amount
 
 
 def _default_text(default: Any) -> str:
@@ -250,10 +300,15 @@ def _default_text(default: Any) -> str:
     return f"  [default: {shown}]"
 
 
+SPELLINGS, TYPED = f"{__name__}.spellings", f"{__name__}.typed"
+"""Where the context keeps how options were spelt, and all arguments as typed."""
+
+
 class AppCommand(click.Command):
     """A command that reads its arguments through `rewrite` and lists its options by section of the configuration."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[TYPED], ctx.meta[SPELLINGS] = tuple(args), spellings(args, self.get_params(ctx))
         return super().parse_args(ctx, rewrite(args, self.get_params(ctx)))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

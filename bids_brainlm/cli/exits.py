@@ -44,6 +44,14 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+def temporary() -> Path:
+    """The system's temporary folder, or the current one where none can be written."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        return Path.cwd()
+
+
 @dataclass
 class Ending:
     """What the outermost frame must know of a command when it fails; the command fills it in as it learns it.
@@ -56,7 +64,7 @@ class Ending:
         Whether tracebacks are shown on the terminal too.
     """
 
-    crash_dir: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
+    crash_dir: Path = field(default_factory=temporary)
     tracebacks: bool = False
 
 
@@ -129,7 +137,7 @@ def _write_crash(error: BaseException, crash_dir: Path) -> Path:
     """Traceback -> a file in that folder, or in the temporary one when it cannot be written, or else the terminal."""
     text = "".join(traceback.format_exception(error))
     name = f"crash-{datetime.now(UTC):%Y%m%d-%H%M%S}-{getpid()}.txt"
-    for folder in (crash_dir, Path(tempfile.gettempdir())):
+    for folder in (crash_dir, temporary()):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, "utf-8")

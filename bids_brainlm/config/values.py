@@ -19,7 +19,8 @@ from bids_brainlm.errors import ConfigError
 
 LOGGER = logging.getLogger(__name__)
 
-FMRIPREP_QUERIES = ("t1w", "t2w", "fmap", "sbref", "flair", "roi", "dwi")
+FOREIGN_QUERIES = ("t1w", "t2w", "flair", "sbref", "fmap", "roi", "surf", "pet", "asl", "m0scan", "dwi")
+"""Queries of fMRIPrep and its kin, for files that are not read here."""
 
 _GIGA = {"K": 1024.0**-2, "M": 1024.0**-1, "G": 1.0, "T": 1024.0}
 
@@ -90,16 +91,20 @@ def own_filters(filters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """
     out = {}
     for query, entities in filters.items():
-        if query in FMRIPREP_QUERIES:
-            LOGGER.info("filters of %s are passed over: they are fMRIPrep's", query)
+        if query.lower() in FOREIGN_QUERIES:
+            LOGGER.info("the filter %r is passed over: such files are not read here", query)
             continue
         if query not in QUERIES:
-            hint = near(query, [*QUERIES, *FMRIPREP_QUERIES])
+            hint = near(query, [*QUERIES, *FOREIGN_QUERIES])
             raise ConfigError(f"input.filters has no query {query!r}{hint}; known: {', '.join(QUERIES)}")
         if not isinstance(entities, Mapping):
             raise ConfigError(f"input.filters.{query} is {entities!r}; expected a table, entity -> value")
         for entity, value in entities.items():
-            if not all(isinstance(item, (str, int, float)) for item in (value if isinstance(value, list) else [value])):
-                raise ConfigError(f"input.filters.{query}.{entity} is {value!r}; expected a value or a list of values")
+            if not all(_is_label(item) for item in (value if isinstance(value, list) else [value])):
+                raise ConfigError(f"input.filters.{query}.{entity} is {value!r}; expected text, an integer, or a list of them")
         out[query] = dict(entities)
     return out
+
+
+def _is_label(value: Any) -> bool:
+    return isinstance(value, (str, int)) and not isinstance(value, bool)

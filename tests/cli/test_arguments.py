@@ -159,7 +159,8 @@ def test_every_flag_of_every_setting_is_an_option_with_its_help() -> None:
             assert parameter(name) not in options
             continue
         option = options[parameter(name)]
-        assert tuple(option.opts) == item.metadata["flags"]
+        more = [options[parameter(name, unit)] for unit in item.metadata["units"].values()]
+        assert (*option.opts, *(flag for other in more for flag in other.opts)) == item.metadata["flags"]
         assert option.help is not None
         assert option.help.startswith(item.metadata["help"])
         assert str(option.type) == f"Choice({list(item.metadata['choices'])})" or not item.metadata["choices"]
