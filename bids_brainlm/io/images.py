@@ -34,12 +34,10 @@ def reading(path: Path, expected: str = "") -> Iterator[None]:
     MissingInputError
         When the file is not there, or is a link to content that was not fetched.
     InputError
-        When it is empty, truncated or corrupt.
+        When it may not be read, is no file, or is empty, truncated or corrupt.
     """
-    if not path.is_file():
-        remedy = "fetch its content (git annex / datalad get)" if path.is_symlink() else "check the path"
-        raise MissingInputError("no such file", path, remedy=remedy)
     try:
+        refuse_unreadable(path, expected)
         yield
     except InputError:
         raise
@@ -48,6 +46,30 @@ def reading(path: Path, expected: str = "") -> Iterator[None]:
         raise InputError(
             f"damaged or of another format ({type(error).__name__}: {error})", path, expected=expected, remedy=remedy
         ) from error
+
+
+def refuse_unreadable(path: Path, expected: str = "") -> None:
+    """Refuse what cannot even be opened.
+
+    Raises
+    ------
+    MissingInputError
+        When there is nothing, or a link that leads nowhere.
+    InputError
+        When it is no file, or may not be read.
+    """
+    try:
+        with path.open("rb"):
+            return
+    except FileNotFoundError as error:
+        fetch = "fetch its content (git annex / datalad get)" if path.is_symlink() else "check the path"
+        raise MissingInputError("no such file", path, expected=expected, remedy=fetch) from error
+    except PermissionError as error:
+        remedy = "get the right to read it, e.g. chmod u+r"
+        raise InputError(f"cannot be read ({error.strerror})", path, remedy=remedy) from error
+    except OSError as error:
+        # A folder, or a link that leads to itself.
+        raise InputError(f"cannot be read ({error.strerror})", path, expected=expected, remedy="put the file there") from error
 
 
 def load_nifti(path: Path) -> Any:

@@ -57,6 +57,8 @@ class Texts:
     table : Path or None
     n_duplicates : int
         Rows of the table that repeated another one and were dropped.
+    unknown : tuple of str
+        Keys of the events for which the table has no text.
     """
 
     stimulus: tuple[str, ...]
@@ -66,6 +68,7 @@ class Texts:
     source: str
     table: Path | None = None
     n_duplicates: int = 0
+    unknown: tuple[str, ...] = ()
 
 
 def load_texts(bids_dir: Path, settings: Text, events: pd.DataFrame, events_path: Path) -> Texts:
@@ -124,7 +127,11 @@ def inside(bids_dir: Path, path: Path) -> Path:
         When it leaves the folder.
     """
     full = Path(bids_dir) / path
-    if not full.resolve().is_relative_to(Path(bids_dir).resolve()):
+    try:
+        target = full.resolve()
+    except (OSError, RuntimeError) as error:
+        raise InputError("a link that leads to itself", full, expected="a file", remedy="put the file there") from error
+    if not target.is_relative_to(Path(bids_dir).resolve()):
         raise InputError("the path leaves the BIDS folder", full, expected=f"a file below {bids_dir}", remedy="copy it there")
     return full
 
@@ -199,6 +206,7 @@ def _from_table(keys: pd.Series, path: Path, settings: Text) -> Texts:
         source=f"{path.name}, joined by {keys.name}",
         table=path,
         n_duplicates=n_duplicates,
+        unknown=tuple(dict.fromkeys(key for key, kept in zip(stimulus, keep, strict=True) if key and not kept)),
     )
 
 

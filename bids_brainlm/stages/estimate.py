@@ -26,7 +26,7 @@ from bids_brainlm.io.events import load_events
 from bids_brainlm.io.layout import default_derivatives, find_runs
 from bids_brainlm.io.runfiles import RunFiles
 from bids_brainlm.io.surfaces import common_mask, load_bold
-from bids_brainlm.io.texts import load_texts
+from bids_brainlm.io.texts import Texts, load_texts
 from bids_brainlm.registry import estimators
 
 LOGGER = logging.getLogger(__name__)
@@ -83,8 +83,7 @@ def trials_of(request: Request, run: RunFiles) -> pd.DataFrame:
     InputError
         When two trials with texts begin at once: no estimator could tell their responses apart.
     """
-    events = load_events(run.events)
-    texts = load_texts(request.bids_dir, request.config.text, events, run.events)
+    events, texts = _events_and_texts(request, run)
     kept = events["onset"][texts.keep]
     if kept.duplicated().any():
         what = f"two trials with texts begin at {kept[kept.duplicated()].iloc[0]:g} s"
@@ -97,6 +96,19 @@ def trials_of(request: Request, run: RunFiles) -> pd.DataFrame:
     names = [f"{stem(run)}_trial-{i + 1:04d}" for i in range(len(table))]
     table.insert(0, "trial_id", names)
     return table
+
+
+def _events_and_texts(request: Request, run: RunFiles) -> tuple[pd.DataFrame, Texts]:
+    events = load_events(run.events)
+    return events, load_texts(request.bids_dir, request.config.text, events, run.events)
+
+
+def _name_what_has_no_text(request: Request, run: RunFiles) -> None:
+    texts = _events_and_texts(request, run)[1]
+    if texts.unknown:
+        names = ", ".join(texts.unknown[:5]) + (" ..." if len(texts.unknown) > 5 else "")
+        text = "%d of %d events have no text in %s and are modelled, but not decoded (%s): %s"
+        LOGGER.info(text, int((~texts.keep).sum()), len(texts.keep), texts.source, names, run.events)
 
 
 def estimate(request: Request, *, participant: str, run: str) -> list[Path]:
@@ -117,6 +129,7 @@ def estimate(request: Request, *, participant: str, run: str) -> list[Path]:
     settings = request.config.estimate
     bold = load_bold(files, request.config.input.density, None if len(files.bold) == 2 else common_mask(every))
     table = trials_of(request, files)
+    _name_what_has_no_text(request, files)
     design = make_design(request, files, table, len(bold.data), bold.tr, bold.start_time)
     series = bold.data[design.n_dummy :]
     usable = glm.usable(series)
