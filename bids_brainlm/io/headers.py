@@ -1,7 +1,8 @@
-"""How large an image is, from the first kilobytes of its file.
+"""How large an image is, and its TR, from the first kilobytes of its file.
 
 A plan of the work needs the shape of every BOLD series and none of its values. A GIFTI file says how many data arrays it has
-and how long the first one is before any data come; a NIfTI file has its shape in the header.
+and how long the first one is before any data come, and perhaps the time from one to the next; a NIfTI file has its shape in
+the header.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ LIMIT = 2**22
 
 _FIRST_ARRAY = re.compile(rb"<DataArray\s([^>]*)>")
 _COUNT = re.compile(rb"<GIFTI\s[^>]*?NumberOfDataArrays\s*=\s*[\"'](\d+)")
+_DATA = re.compile(rb"<Data>")
+_STEP = re.compile(rb"TimeStep(?:\]\]>)?\s*</Name>\s*<Value>\s*(?:<!\[CDATA\[)?\s*(\d*\.?\d+(?:[eE][+-]?\d+)?)")
 _SIZE = re.compile(rb"\bDim(\d)\s*=\s*[\"'](\d+)")
 
 
@@ -39,15 +42,8 @@ def gifti_shape(path: Path) -> tuple[int, int]:
     InputError
         When it does not begin as a GIFTI file with a data array does.
     """
-    with reading(path, "a GIFTI file"), path.open("rb") as stream:
-        head = b""
-        found = None
-        while found is None and len(head) < LIMIT:
-            block = stream.read(BLOCK)
-            if not block:
-                break
-            head += block
-            found = _FIRST_ARRAY.search(head)
+    head = _head(path, _FIRST_ARRAY)
+    found = _FIRST_ARRAY.search(head)
     sizes = {int(axis): int(size) for axis, size in _SIZE.findall(found[1])} if found else {}
     if 0 not in sizes:
         raise InputError(
@@ -67,3 +63,36 @@ def nifti_shape(path: Path) -> tuple[int, ...]:
         When there is no such file, or it is no NIfTI file.
     """
     return tuple(map(int, load_nifti(path).shape))
+
+
+def gifti_tr(path: Path) -> tuple[float, ...]:
+    """TR in s that a GIFTI file says; empty when it says none.
+
+    ``TimeStep`` is in ms by the standard and in s by some programs: both readings are returned.
+    """
+    found = _STEP.search(_head(path, _DATA))
+    step = float(found[1]) if found else 0.0
+    return (step * 1e-3, step) if step > 0 else ()
+
+
+def nifti_tr(path: Path) -> tuple[float, ...]:
+    """TR in s that the header of a 4-D NIfTI file says; empty when it says none.
+
+    A unit that is not given may be s or ms: both readings are returned.
+    """
+    header = load_nifti(path).header
+    step, unit = float(header["pixdim"][4]), header.get_xyzt_units()[1]
+    scales = {"sec": (1.0,), "msec": (1e-3,), "usec": (1e-6,), "unknown": (1.0, 1e-3)}.get(unit, ())
+    return tuple(step * scale for scale in scales if step > 0)
+
+
+def _head(path: Path, until: re.Pattern[bytes]) -> bytes:
+    """Beginning of a GIFTI file, up to where a pattern is found, or `LIMIT`."""
+    head = b""
+    with reading(path, "a GIFTI file"), path.open("rb") as stream:
+        while not until.search(head) and len(head) < LIMIT:
+            block = stream.read(BLOCK)
+            if not block:
+                break
+            head += block
+    return head

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from bids_brainlm.core.types import DENSITIES, Floats, Ints
 from bids_brainlm.errors import InputError
+from bids_brainlm.io.headers import gifti_tr, nifti_tr
 from bids_brainlm.io.images import gifti_rows, load_nifti, reading
 from bids_brainlm.io.runfiles import RunFiles
 
@@ -28,6 +29,13 @@ LOGGER = logging.getLogger(__name__)
 
 PER_HEMISPHERE = {density: n for n, density in DENSITIES.items()}
 """``den-`` value -> vertices of one fsaverage hemisphere."""
+
+
+LONGEST = 100.0
+"""s above which a time from a sidecar is taken for milliseconds."""
+
+TR_TOLERANCE = 0.001
+"""s by which header and sidecar may differ."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +145,7 @@ def load_bold(run: RunFiles, density: str = "", mask: Volume | None = None) -> B
     """
     data, geometry = _surfaces(run, density) if len(run.bold) == 2 else _volume(run, mask)
     tr, start_time = timing(run.sidecar, run.bold[0])
+    _compare_tr(run, tr)
     return Bold(data, geometry, tr, start_time)
 
 
@@ -148,9 +157,10 @@ def timing(sidecar: Mapping[str, Any], path: Path) -> tuple[float, float]:
     """
     tr, start = sidecar.get("RepetitionTime"), sidecar.get("StartTime")
     for name, value, low in (("RepetitionTime", tr, 0.0), ("StartTime", start, -math.inf)):
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > low
+        number = isinstance(value, int | float) and not isinstance(value, bool) and low < value < LONGEST
         if not number and not (name == "StartTime" and value is None):
-            raise InputError(f"{name} is {value!r}", path, expected="a number of seconds", remedy="correct the JSON sidecar")
+            expected = f"a number of seconds{', more than 0' if low == 0 else ''} and less than {LONGEST:g}"
+            raise InputError(f"{name} is {value!r}", path, expected=expected, remedy="correct the JSON sidecar")
     seconds = float(sidecar["RepetitionTime"])
     if start is not None:
         return seconds, float(start)
@@ -158,6 +168,15 @@ def timing(sidecar: Mapping[str, Any], path: Path) -> tuple[float, float]:
         LOGGER.warning("%s was slice-time corrected, but no StartTime is given; TR / 2 is taken", path.name)
         return seconds, seconds / 2
     return seconds, 0.0
+
+
+def _compare_tr(run: RunFiles, tr: float) -> None:
+    """Warn when the image says another TR than the sidecar, which counts: fMRIPrep 23.2.0 wrote wrong headers (#3216)."""
+    path = run.bold[0]
+    said = gifti_tr(path) if len(run.bold) == 2 else nifti_tr(path)
+    if said and min(abs(value - tr) for value in said) > TR_TOLERANCE:
+        text = "the header says a TR of %g s, the sidecar %g s, which is taken: %s (remedy: correct the wrong one)"
+        LOGGER.warning(text, said[0], tr, path)
 
 
 def common_mask(runs: Sequence[RunFiles]) -> Volume:
