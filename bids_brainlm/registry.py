@@ -28,6 +28,9 @@ from bids_brainlm.errors import ConfigError
 
 T = TypeVar("T")
 
+_FAILURES = (ImportError, AttributeError, SyntaxError, NameError, TypeError, ValueError, LookupError, OSError, RuntimeError)
+"""What code of others may raise when it is imported."""
+
 
 class Registry:
     """Name -> object, for one kind of thing.
@@ -88,8 +91,10 @@ class Registry:
     def _plugin(self, load: Callable[[], Any], where: str) -> Any:
         try:
             return load()
-        except (ImportError, AttributeError) as error:
-            raise ConfigError(f"the plug-in {where} among the {self.kind} does not load: {error}") from error
+        except _FAILURES as error:
+            why = f"{type(error).__name__}: {error}"
+            remedy = "install what it needs, or correct it; -v -v shows the traceback"
+            raise ConfigError(f"the plug-in {where} among the {self.kind} does not load, {why} (remedy: {remedy})") from error
 
 
 estimators = Registry("estimators", home="bids_brainlm.core.glm")

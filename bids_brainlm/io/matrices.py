@@ -18,6 +18,8 @@ from bids_brainlm.io.betas import read_trials
 from bids_brainlm.io.images import reading
 from bids_brainlm.io.names import natural, parse, run_entities
 
+_NUMBERS = "a .npy file of numbers"
+
 
 @dataclass(frozen=True)
 class BetaFiles:
@@ -58,7 +60,8 @@ def read_matrix(npy: Path, trials_tsv: Path) -> tuple[Any, pd.DataFrame]:
         When the file holds pickled objects or is damaged, is not 2-D, holds no real numbers, or the table has another
         number of rows.
     """
-    with reading(npy, "a .npy file of numbers, saved with allow_pickle=False"):
+    with reading(npy, _NUMBERS):
+        _refuse_pickled(npy)
         data = np.load(npy, mmap_mode="r", allow_pickle=False)
     if not isinstance(data, np.ndarray) or data.ndim != 2 or data.dtype.kind not in "fiu":
         found = f"{data.dtype} of shape {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
@@ -67,6 +70,20 @@ def read_matrix(npy: Path, trials_tsv: Path) -> tuple[Any, pd.DataFrame]:
     if len(trials) != len(data):
         raise InputError(f"{len(trials)} rows", trials_tsv, expected=f"{len(data)}, one for each row of {npy.name}")
     return (data if data.dtype == np.float32 else np.asarray(data, dtype=np.float32)), trials
+
+
+def _refuse_pickled(npy: Path) -> None:
+    """What NumPy would say of a pickle or of an array of objects does not say why it is refused."""
+    with npy.open("rb") as file:
+        pickled = file.read(1) == b"\x80"
+        file.seek(0)
+        if not pickled:
+            version = np.lib.format.read_magic(file)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            pickled = bool(header(file)[2].hasobject)
+    if pickled:
+        remedy = "save the numbers: numpy.save(path, array.astype('float32'), allow_pickle=False)"
+        raise InputError("the file holds pickled objects, which can run code when loaded", npy, expected=_NUMBERS, remedy=remedy)
 
 
 def find_betas(betas_dir: Path, participant: str) -> list[BetaFiles]:

@@ -16,17 +16,29 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bids_brainlm.errors import InputError
+from bids_brainlm.errors import InputError, OutputError
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write a checkpoint; a file of that name is replaced only once the new one is complete on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a checkpoint; a file of that name is replaced only once the new one is complete on disk.
+
+    Raises
+    ------
+    OutputError
+        When the disk is full or the folder cannot be written.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, metadata={"about": json.dumps(about)})
-    with partial.open("rb") as stream:
-        os.fsync(stream.fileno())
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, metadata={"about": json.dumps(about)})
+        with partial.open("rb") as stream:
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        # The library has only words for trouble with the disk.
+        raise OutputError(f"cannot be written ({error})", path, remedy="free space, or choose another place") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
