@@ -7,6 +7,7 @@ weights) is read from one source, as safetensors only, and no code of a reposito
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,13 @@ from huggingface_hub.errors import (
 from bids_brainlm.errors import MissingResourceError
 
 WANTED = "config.json, tokenizer files and *.safetensors, as save_pretrained writes them"
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+    "vocab.json", "vocab.txt", "tekken.json",
+)  # fmt: skip
+"""A folder with a tokenizer has at least one of them."""
+
+_AGAIN = "fetch or save the model again"
 OWN_NAME = "give the Hugging Face name of a causal language model (org/model) or a folder with one"
 
 
@@ -100,10 +108,34 @@ def _folder(name: str, offline: bool) -> Source:
     if not folder.is_dir():
         raise MissingResourceError("no such folder with a language model", name, expected=WANTED, remedy=OWN_NAME)
     if not (folder / "config.json").is_file():
-        raise MissingResourceError("the folder holds no language model (no config.json)", name, expected=WANTED)
+        what = "the folder holds no language model (no config.json)"
+        raise MissingResourceError(what, name, expected=WANTED, remedy=OWN_NAME)
     if not any(folder.glob("*.safetensors")):
         raise _no_safetensors(name, pickled=any(folder.glob("*.bin")) or any(folder.glob("*.pt*")))
+    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
+        remedy = "save the tokenizer there too: AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
+        raise MissingResourceError("the folder holds no tokenizer", name, expected=WANTED, remedy=remedy)
+    for path in sorted(folder.glob("*.safetensors")):
+        _refuse_truncated(path)
     return Source(name, "", offline, folder)
+
+
+def _refuse_truncated(path: Path) -> None:
+    """Compare the size of a safetensors file with what its header says, which is quick even for many GB."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            n_header = int.from_bytes(file.read(8), "little")
+            header: dict[str, Any] = json.loads(file.read(n_header)) if n_header < size else {}
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        expected = 8 + n_header + max(ends, default=0)
+    except OSError as error:
+        raise MissingResourceError(f"the weights cannot be read ({error.strerror})", path, expected=WANTED) from error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise MissingResourceError("the weights are damaged", path, expected=WANTED, remedy=_AGAIN) from error
+    if size != expected or not ends:
+        what = f"the weights are damaged ({size} bytes" + (f" of {expected})" if ends else ")")
+        raise MissingResourceError(what, path, expected=WANTED, remedy=_AGAIN)
 
 
 def _no_safetensors(name: str, pickled: bool) -> MissingResourceError:
