@@ -165,6 +165,8 @@ def _repeats(examples: Examples, index: Ints) -> list[list[int]]:
 
 def _averaged(examples: Examples, merged: list[list[int]]) -> Examples:
     """One example for each list of indices."""
+    if all(len(indices) == 1 for indices in merged):
+        return examples.take([indices[0] for indices in merged])
     width = max((len(_packed(examples, indices)[0]) for indices in merged), default=1)
     rows = np.full((len(merged), examples.rows.shape[1], width), -1, dtype=np.int64)
     for i, indices in enumerate(merged):

@@ -52,6 +52,7 @@ def examples_of(request: Request, trials: Trials) -> Examples:
     texts = load_texts(request.bids_dir, config.text, trials.table, trials.path)
     default = config.text.prompts[0] if config.text.prompts else ""
     groups = _groups(trials, texts.stimulus, config.split.group)
+    names = trials.table["trial_id"].astype(str).tolist()
     rows, prompts, references, ids = [], [], [], []
     for row, items in enumerate(texts.items):
         # Several rows that answer the same question are several references of one example.
@@ -60,7 +61,7 @@ def examples_of(request: Request, trials: Trials) -> Examples:
             rows.append(row)
             prompts.append(Prompt(item.question or default, item.answer))
             references.append(item.references)
-            ids.append(str(trials.table["trial_id"].iloc[row]) + (f"_q-{k + 1}" if len(asked) > 1 else ""))
+            ids.append(names[row] + (f"_q-{k + 1}" if len(asked) > 1 else ""))
     if len(rows) < FEWEST:
         remedy = "check tasks, runs and the text settings"
         raise InputError(f"{len(rows)} trial(s) with a text", trials.path, expected=f"at least {FEWEST}", remedy=remedy)
