@@ -84,18 +84,19 @@ def trials_of(request: Request, run: RunFiles) -> pd.DataFrame:
         When two trials with texts begin at once: no estimator could tell their responses apart.
     """
     events, texts = _events_and_texts(request, run)
-    kept = events["onset"][texts.keep]
-    if kept.duplicated().any():
-        what = f"two trials with texts begin at {kept[kept.duplicated()].iloc[0]:g} s"
+    kept = events["onset"].to_numpy()[texts.keep]
+    # Events come in order of onset.
+    twice = np.flatnonzero(np.diff(kept) == 0)
+    if twice.size:
+        what = f"two trials with texts begin at {kept[twice[0]]:g} s"
         remedy = "join their rows; several questions about one trial belong into the table of texts"
         raise InputError(what, run.events, expected="one row a trial", remedy=remedy)
-    table = events.drop(columns="trial_id", errors="ignore")
-    table["stimulus_id"] = list(texts.stimulus)
-    table["keep"] = np.asarray(texts.keep)
-    table["session"], table["run"] = run.session or "n/a", stem(run)
-    names = [f"{stem(run)}_trial-{i + 1:04d}" for i in range(len(table))]
-    table.insert(0, "trial_id", names)
-    return table
+    name, n = stem(run), len(events)
+    # One table at once: a plan of a thousand participants does this for each of their runs.
+    columns: dict[str, Any] = {"trial_id": [f"{name}_trial-{i + 1:04d}" for i in range(n)]}
+    columns |= {column: events[column] for column in events if column != "trial_id"}
+    columns |= {"stimulus_id": list(texts.stimulus), "keep": np.asarray(texts.keep)}
+    return pd.DataFrame(columns | {"session": [run.session or "n/a"] * n, "run": [name] * n})
 
 
 def _events_and_texts(request: Request, run: RunFiles) -> tuple[pd.DataFrame, Texts]:
