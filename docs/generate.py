@@ -1,4 +1,5 @@
-"""Write the parts of the documentation that come from the code, between ``<!-- generated: NAME -->`` and ``<!-- end -->``.
+"""Write the parts of the documentation that come from the code, between ``<!-- generated: NAME -->`` and ``<!-- end -->``, and
+the Boutiques descriptor.
 
 Usage: python docs/generate.py. The tests fail when a page is not what this would write.
 """
@@ -18,7 +19,7 @@ from typing import Any, get_type_hints
 
 import click
 
-from bids_brainlm.cli import app, companion, exits
+from bids_brainlm.cli import app, boutiques, companion, exits
 from bids_brainlm.cli.arguments import option_groups
 from bids_brainlm.config import SECTIONS, Phase, as_tree, load
 from bids_brainlm.core.types import DECODED_COLUMNS
@@ -116,6 +117,63 @@ def _says(path: Path) -> str:
     return re.sub(r"\*(\w+)\*", r"\1", sentence.replace("``", "`")).rstrip(".")
 
 
+def api() -> str:
+    """Public names of every room, with their signatures and the first paragraphs of their docstrings, read from the source."""
+    paths = [path for path in sorted(PACKAGE.rglob("*.py")) if not {"data", "__init__.py"} & {*path.parts, path.name}]
+    rooms: dict[str, list[str]] = {}
+    for path in paths:
+        name = path.relative_to(PACKAGE).as_posix()
+        listed = [line for node in ast.parse(path.read_text("utf-8")).body for line in _public(node)]
+        head = f"### [`{name}`](../../bids_brainlm/{name})\n\n{_escaped(_says(path))}.\n\n"
+        rooms.setdefault(path.parent.name if "/" in name else "", []).append(head + "".join(listed) + "\n" * bool(listed))
+    order = sorted(rooms, key=lambda room: ROOM_ORDER.index(room))
+    return "\n".join(f"## {f'`{room}`' if room else 'Beside the rooms'}\n\n" + "".join(rooms[room]) for room in order)
+
+
+ROOM_ORDER = (
+    *("stages", "core", "io", "language", "models", "training", "evaluation", "simulation", "reports", "workflows", "cli"),
+    *("config", ""),
+)
+"""What a reader who wants to call something looks for first."""
+
+
+def _public(node: ast.stmt, indent: str = "") -> list[str]:
+    """Lines for a function or a class with its methods; none for anything else, or what is private."""
+    if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
+        return []
+    text = " ".join((ast.get_docstring(node) or "").partition("\n\n")[0].split())
+    told = f": {_escaped(text.replace('``', '`'))}" if text else ""
+    if isinstance(node, ast.FunctionDef):
+        return [f"{indent}- `{node.name}{_signature(node, method=bool(indent))}`{told}\n"]
+    methods = [line for item in node.body for line in _public(item, f"{indent}  ")]
+    return [f"{indent}- class `{node.name}{_fields_of(node)}`{told}\n", *methods]
+
+
+def _signature(node: ast.FunctionDef, method: bool = False) -> str:
+    kinds = {name.id for name in node.decorator_list if isinstance(name, ast.Name)}
+    if "property" in kinds or "cached_property" in kinds:
+        return f": {ast.unparse(node.returns)}" if node.returns else ""
+    if method and "staticmethod" not in kinds:
+        # The instance or class stands before the dot of the call.
+        node.args.args = node.args.args[1:]
+    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    return f"({ast.unparse(node.args)}){returns}"
+
+
+def _fields_of(node: ast.ClassDef) -> str:
+    """Arguments of a class: those of its ``__init__``, else the fields of a dataclass, else none."""
+    for item in node.body:
+        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+            return _signature(item, method=True).removesuffix(" -> None")
+    fields = [item for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)]
+    names = [item.target.id for item in fields if isinstance(item.target, ast.Name) and not item.target.id.startswith("_")]
+    return f"({', '.join(names)})" if node.decorator_list and names else ""
+
+
+def _escaped(text: str) -> str:
+    return text.replace("<", "&lt;").replace("*", "\\*") if "`" not in text else text
+
+
 def tokenizer_options() -> str:
     rows = []
     for name in tokenizers.names():
@@ -181,11 +239,13 @@ PARTS: dict[str, Callable[[], str]] = {
     "training": partial(_columns, HISTORY_COLUMNS),
     "layers": layers,
     "modules": modules,
+    "api": api,
     "tokenizer-options": tokenizer_options,
     "preset-differences": preset_differences,
 }
 
 
 if __name__ == "__main__":
+    boutiques.write(DOCS.parent / "boutiques" / "descriptor.json")
     for path in sorted(DOCS.rglob("*.md")):
         path.write_text(page(path.read_text("utf-8")), "utf-8")
