@@ -12,8 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bids_brainlm import config
+from bids_brainlm.cli import exits
 from bids_brainlm.cli.app import command
-from bids_brainlm.cli.arguments import LEVELS, AppCommand, named_path, option_groups, parameter, rewrite, setting_options
+from bids_brainlm.cli.arguments import (
+    LEVELS,
+    AppCommand,
+    given_settings,
+    named_path,
+    option_groups,
+    parameter,
+    rewrite,
+    setting_options,
+    typed,
+)
 
 SMALL = AppCommand(
     "small",
@@ -114,6 +125,126 @@ def test_the_property_is_not_empty() -> None:
 
     count()
     assert sum(len(item["label"]) > 1 for item in accepted) > 30
+
+
+OPTIONS = [item for item in command.params if isinstance(item, click.Option) and item.name != "version"]
+"""Of the command itself, all but those that end it at once."""
+
+LOOSE = AppCommand(
+    "loose",
+    params=[
+        *SMALL.params[:3],
+        *(
+            click.Option([*item.opts, str(item.name)], multiple=item.multiple, is_flag=item.is_flag or None, count=item.count)
+            for item in OPTIONS
+        ),
+    ],
+)
+"""The command with any text for a value: only how arguments are read is compared."""
+
+
+def _spellings(flag: str) -> list[str]:
+    return [flag, flag.replace("-", "_").replace("__", "--", 1)] if flag.startswith("--") else [flag]
+
+
+def _argparse_of_all(argv: list[str]) -> dict[str, Any]:
+    parser = _Parser(allow_abbrev=False, add_help=False)
+    for name in ("bids_dir", "output_dir"):
+        parser.add_argument(name)
+    parser.add_argument("level", choices=LEVELS)
+    for item in OPTIONS:
+        flags = list(dict.fromkeys(spelling for flag in item.opts for spelling in _spellings(flag)))
+        if item.count:
+            parser.add_argument(*flags, dest=item.name, action="count", default=0)
+        elif item.is_flag:
+            parser.add_argument(*flags, dest=item.name, action="store_true")
+        elif item.multiple:
+            parser.add_argument(*flags, dest=item.name, nargs="+", action="extend", default=[])
+        else:
+            parser.add_argument(*flags, dest=item.name)
+    return vars(parser.parse_args(argv))
+
+
+@st.composite
+def used(draw: st.DrawFn) -> list[str]:
+    """One option of the command in one of its spellings, its values apart, behind "=" or glued to a letter."""
+    item = draw(st.sampled_from(OPTIONS))
+    flag = draw(st.sampled_from([spelling for flag in item.opts for spelling in _spellings(flag)]))
+    if item.is_flag or item.count:
+        return [flag]
+    values = draw(st.lists(WORDS, min_size=1, max_size=3 if item.multiple else 1))
+    form = draw(st.sampled_from(["apart", "glued"]))
+    return [flag, *values] if form == "apart" else [f"{flag}={values[0]}" if flag.startswith("--") else flag + values[0]]
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> list[str]:
+    """Options of the command before, between and after the positionals, often where argparse can see them."""
+    positionals, cut = draw(POSITIONALS), draw(st.integers(0, 3))
+    fence = st.sampled_from([["--offline"], ["-v"], ["--low_mem"], ["-w", "x"], ["--folds=-2"], ["--mem-gb", "4"], []])
+    pieces = [draw(st.lists(used(), max_size=2)) for _ in range(3)]
+    first, between, last = ([token for piece in part for token in piece] for part in pieces)
+    return [*first, *draw(fence), *positionals[:cut], *between, *draw(fence), *positionals[cut:], *last]
+
+
+def _click_of_all(argv: list[str]) -> dict[str, Any]:
+    given = LOOSE.make_context("loose", list(argv)).params
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+
+
+@settings(max_examples=400, deadline=None)
+@given(calls())
+def test_every_option_is_read_as_argparse_reads_it(argv: list[str]) -> None:
+    try:
+        expected = _argparse_of_all(argv)
+    except _Refused:
+        return
+    assert _click_of_all(argv) == expected
+
+
+def test_most_options_are_met_on_the_way() -> None:
+    met: set[str] = set()
+
+    @settings(max_examples=400, deadline=None, derandomize=True)
+    @given(calls())
+    def count(argv: list[str]) -> None:
+        try:
+            met.update(name for name, value in _argparse_of_all(argv).items() if value)
+        except _Refused:
+            return
+
+    count()
+    assert len(met) > 0.7 * len(OPTIONS)
+
+
+MANY = [item for item in OPTIONS if item.multiple]
+
+
+@given(st.sampled_from(MANY), st.data(), POSITIONALS)
+def test_positionals_after_any_option_of_several_values_are_found(
+    option: click.Option, data: st.DataObject, positionals: list[str]
+) -> None:
+    flag = data.draw(st.sampled_from([spelling for flag in option.opts for spelling in _spellings(flag)]))
+    values = data.draw(st.lists(st.sampled_from(["01", "02", "participant", "-3", "a=b"]), min_size=1, max_size=3))
+    assert _click_of_all([flag, *values, *positionals]) == _click_of_all([*positionals, flag, *values])
+    assert _click_of_all([flag, *values, *positionals])[str(option.name)] == values
+
+
+def test_spellings_are_remembered_as_typed() -> None:
+    argv = ["b", "o", "group", "-t", "x", "--task_label=y", "--mem_gb", "3", "-vvcz", "--llm", "q", "--llm=r"]
+    context = command.make_context("x", argv, obj=exits.Ending())
+    assert typed(context) == {
+        "input.tasks": "--task-label",
+        "run.memory": "--mem-gb",
+        "input.confounds": "-c",
+        "model.llm": "--llm",
+    }
+    assert given_settings(context) == {
+        "input.tasks": ("x", "y"),
+        "run.memory": "3G",
+        "input.confounds": ("z",),
+        "model.llm": "r",
+    }
 
 
 @given(st.lists(st.sampled_from(["01", "02", "participant", "group"]), min_size=1, max_size=4), POSITIONALS, st.booleans())
