@@ -1,23 +1,36 @@
 """Which files of a data set and its fMRIPrep derivatives belong to one run.
 
-Only the folders of the participant asked for are listed; nothing is indexed. A *run* is what all entities but those of
-processing (space, density, hemisphere, description ...) identify. fMRIPrep's names have changed over the years, so both
-orders of ``hemi`` and ``space`` are read, ``fsaverage5`` and ``fsaverage6`` are ``fsaverage`` at a known density, and a
+Only the folders of the participant asked for are listed, each once; nothing is indexed. A *run* is what all entities but
+those of processing (space, density, hemisphere, description ...) identify. fMRIPrep's names have changed over the years, so
+both orders of ``hemi`` and ``space`` are read, ``fsaverage5`` and ``fsaverage6`` are ``fsaverage`` at a known density, and a
 confounds table may be called ``desc-confounds_timeseries``, ``desc-confounds_regressors``, ``timeseries`` or ``confounds``.
 Single echoes and phase images are no recordings of their own and are passed over.
+
+NiBabies' folders are read like fMRIPrep's. Of an XCP-D folder the series ``desc-denoised`` is read (``desc-denoisedSmoothed``
+with a filter on ``desc``), without confounds, which XCP-D has regressed out. It must have been told to keep every volume
+(no censored output, no dummy scans removed): the times of events count from the first volume that was recorded.
+
+Filters (`bids_brainlm.io.filters`) choose runs by what identifies them (``ses``, ``task``, ``acq`` ...) and, among the
+files of a run, the variant (``res``, ``desc``, ``echo`` ...). A filter on ``bold`` chooses runs, so that masks, confounds and
+events of other runs are out too.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bids_brainlm.config import Input
-from bids_brainlm.errors import InputError, MissingInputError
-from bids_brainlm.io.names import Name, natural, parse, plain, run_entities
-from bids_brainlm.io.runfiles import CONFOUNDS, Derived, RunFiles, assemble
+from bids_brainlm.config.values import near
+from bids_brainlm.errors import BrainLMError, InputError, MissingInputError
+from bids_brainlm.io.filters import PROPERTIES, passes, say, there
+from bids_brainlm.io.names import OUTPUT_KEYS, PART_KEYS, Name, natural, plain, run_entities
+from bids_brainlm.io.runfiles import RunFiles, assemble, collecting, events_of, is_confounds, is_mask, one_or_all
+from bids_brainlm.io.series import Derived, Held, Wanted, is_bold, wanted_of
+from bids_brainlm.io.sidecars import Folders, Found
 
 __all__ = ["RunFiles", "default_derivatives", "find_runs", "participants"]
 
@@ -26,7 +39,7 @@ LOGGER = logging.getLogger(__name__)
 NOT_BOLD = ("betas", "atlas", "atlases")
 """Names given to ``--derivatives`` that hold something else than preprocessed BOLD series."""
 
-_SUFFIXES = {"bold", "mask", *(suffix for suffix, _ in CONFOUNDS)}
+_KINDS = {"bold": is_bold, "mask": is_mask, "confounds": is_confounds}
 _RunKey = tuple[tuple[str, str], ...]
 
 
@@ -37,11 +50,15 @@ def participants(bids_dir: Path) -> list[str]:
     ------
     MissingInputError
         When the folder does not exist or holds no ``sub-`` folder.
+    InputError
+        When it cannot be listed.
     """
     root = Path(bids_dir)
-    if not root.is_dir():
-        raise MissingInputError("no such folder", root, expected="a BIDS data set", remedy="check the path, or the bind mount")
-    found = [entry.name.removeprefix("sub-") for entry in os.scandir(root) if entry.name.startswith("sub-") and entry.is_dir()]
+    try:
+        found = [name.removeprefix("sub-") for name in _subfolders(root) if name.startswith("sub-")]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        remedy = "check the path, or the bind mount"
+        raise MissingInputError("no such folder", root, expected="a BIDS data set", remedy=remedy) from error
     if not found:
         raise MissingInputError("no participant", root, expected="folders named sub-...")
     return sorted(found, key=natural)
@@ -49,7 +66,11 @@ def participants(bids_dir: Path) -> list[str]:
 
 def default_derivatives(bids_dir: Path) -> dict[str, Path]:
     """fMRIPrep's folders below ``derivatives/`` of a data set, by name."""
-    return {path.name: path for path in sorted((Path(bids_dir) / "derivatives").glob("fmriprep*")) if path.is_dir()}
+    folder = Path(bids_dir) / "derivatives"
+    try:
+        return {name: folder / name for name in sorted(_subfolders(folder)) if name.startswith("fmriprep")}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
 
 
 def find_runs(bids_dir: Path, derivatives: Mapping[str, Path], participant: str, settings: Input) -> list[RunFiles]:
@@ -63,45 +84,75 @@ def find_runs(bids_dir: Path, derivatives: Mapping[str, Path], participant: str,
     participant : str
         Label, with or without ``sub-``.
     settings : Input
-        Space, density, sessions, tasks, runs and confounds are used.
+        All but ``dummy_scans`` are used. With ``drop_missing``, runs that lack a file are logged and left out, as long as
+        one is left.
 
     Raises
     ------
     MissingInputError
-        Naming all that is missing, what was found instead, and what makes it.
+        Naming what is missing, what was found instead, and what makes it.
     InputError
-        When two files claim to be the same thing.
+        When two files claim to be the same thing, or something cannot be read.
+    Faults
+        All of these, when there are several.
+    ConfigError
+        For an unknown filter.
     """
-    bids_dir, label = Path(bids_dir), participant.removeprefix("sub-")
-    known = participants(bids_dir)
-    if label not in known:
-        raise MissingInputError(f"no participant {label!r}", bids_dir, expected=f"one of {', '.join(known)}")
-    folders = {name: Path(path) for name, path in derivatives.items() if name not in NOT_BOLD} or default_derivatives(bids_dir)
-    derived = _derived(bids_dir, folders, label)
-    selected = _select(list(derived.values()), settings, bids_dir / f"sub-{label}")
-    _warn_of_absent(bids_dir, label, derived, settings)
+    bids_dir, label, wanted, folders = Path(bids_dir), participant.removeprefix("sub-"), wanted_of(settings), Folders()
+    _refuse_unknown(bids_dir, label, folders)
+    derived = _derived(_roots(bids_dir, derivatives), label, wanted, folders)
+    try:
+        selected = _select(list(derived.values()), settings, bids_dir / f"sub-{label}")
+        selected = _filter(bids_dir, selected, wanted, folders)
+    except BrainLMError as error:
+        raise one_or_all([*folders.faults, *getattr(error, "faults", [error])]) from error
+    _warn_of_absent(bids_dir, label, derived, settings, folders)
     runs: list[RunFiles] = []
-    problems: list[MissingInputError] = []
+    faults: list[BrainLMError] = []
     for item in selected:
-        try:
-            run = assemble(bids_dir, item, settings)
-        except MissingInputError as error:
-            problems.append(error)
-        else:
+        with collecting(faults):
+            run = assemble(bids_dir, item, wanted, folders)
             runs += [run] if run else []
-    if problems:
-        # One line, although several runs may lack something: place and remedy are those of the first.
-        what, first = "; ".join(problem.what for problem in problems), problems[0]
-        raise MissingInputError(what, first.path, expected=first.expected, remedy=first.remedy)
-    if not runs:
-        raise MissingInputError(
-            "no run has an events table", bids_dir / f"sub-{label}", expected="..._events.tsv beside the raw BOLD"
-        )
+    faults = [*folders.faults, *(_drop(faults) if settings.drop_missing and runs else faults)]
+    if not runs and not faults:
+        what, expected = "no run has an events table", "..._events.tsv beside the raw BOLD"
+        faults = [MissingInputError(what, bids_dir / f"sub-{label}", expected=expected)]
+    if faults:
+        raise one_or_all(faults)
     return sorted(runs, key=lambda run: natural("_".join(f"{key}-{value}" for key, value in run.entities.items())))
 
 
-def _derived(bids_dir: Path, folders: Mapping[str, Path], label: str) -> dict[_RunKey, Derived]:
-    """What any of the derivatives holds, by run."""
+def _subfolders(folder: Path) -> list[str]:
+    """Names of folders; a link that leads nowhere fails later, for the participant it belongs to."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if _is_folder(entry)]
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        remedy = "check its permissions, and where links lead"
+        raise InputError(f"cannot be listed ({error.strerror})", folder, remedy=remedy) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return True
+
+
+def _refuse_unknown(bids_dir: Path, label: str, folders: Folders) -> None:
+    if f"sub-{label}" in folders(bids_dir).names:
+        return
+    known = participants(bids_dir)
+    if label not in known:
+        listed = ", ".join(known[:10]) + (f" ... ({len(known)} in all)" if len(known) > 10 else "")
+        raise MissingInputError(f"no participant {label!r}{near(label, known)}", bids_dir, expected=f"one of {listed}")
+
+
+def _roots(bids_dir: Path, derivatives: Mapping[str, Path]) -> dict[str, Path]:
+    """Folders to look into, by name."""
+    folders = {name: Path(path) for name, path in derivatives.items() if name not in NOT_BOLD} or default_derivatives(bids_dir)
     if not folders:
         raise MissingInputError(
             "no derivatives",
@@ -109,61 +160,137 @@ def _derived(bids_dir: Path, folders: Mapping[str, Path], label: str) -> dict[_R
             expected="a folder fmriprep*",
             remedy="run fMRIPrep, or point to it: -d fmriprep=PATH",
         )
+    remedy = "check the path, or the bind mount"
+    absent = [
+        MissingInputError(f"no folder for the derivatives {name!r}", root, remedy=remedy)
+        for name, root in folders.items()
+        if not os.path.isdir(root)
+    ]
+    if absent:
+        raise one_or_all(absent)
+    return folders
+
+
+def _derived(roots: Mapping[str, Path], label: str, wanted: Wanted, folders: Folders) -> dict[_RunKey, Derived]:
+    """What any of the derivatives holds, by run."""
     out: dict[_RunKey, Derived] = {}
-    for source, root in folders.items():
-        if not root.is_dir():
-            raise MissingInputError(f"no folder for the derivatives {source!r}", root, remedy="check the path, or the bind mount")
-        for path, name in _scan(root / f"sub-{label}", _SUFFIXES):
-            item = out.setdefault(name.run, Derived(source, root, run_entities(name.entities)))
-            if item.root != root and name.suffix == "bold":
-                raise InputError(f"the same run is in {item.source} and {source}", path, remedy="say which to use: -d NAME=PATH")
-            item.files.append((path, name))
+    for source, root in roots.items():
+        for file in _scan(root / f"sub-{label}", folders):
+            if any(fits(file.name, wanted.filters[query]) for query, fits in _KINDS.items()):
+                named = {key: value for key, value in run_entities(file.name.entities).items() if key not in PART_KEYS}
+                item = out.setdefault(file.name.run, Derived(named))
+                item.files.append(Held(file.path, file.name, source, root))
+    undescribed = [root for root in roots.values() if "dataset_description.json" not in folders(root).names]
     if not out:
-        places = ", ".join(str(root / f"sub-{label}") for root in folders.values())
-        raise MissingInputError(f"no BOLD series of participant {label!r}", places, remedy="run fMRIPrep for this participant")
+        raise one_or_all(folders.faults or [_nothing(roots, label, undescribed, folders)])
+    for root in undescribed:
+        _warn_of_undescribed(root)
     return out
 
 
-def _scan(folder: Path, suffixes: Iterable[str]) -> list[tuple[Path, Name]]:
-    """Parsed files of ``func`` folders, without single echoes and phase images."""
-    out = []
-    for func in sorted([*folder.glob("func"), *folder.glob("ses-*/func")]):
-        for entry in sorted(entry.name for entry in os.scandir(func)):
-            stem, _, extension = entry.partition(".")
-            if stem.rpartition("_")[2] in suffixes and extension in ("func.gii", "nii", "nii.gz", "tsv"):
-                name = parse(func / entry)
-                if "echo" not in name.entities and name.entities.get("part") != "phase":
-                    out.append((func / entry, name))
-    return out
+def _nothing(roots: Mapping[str, Path], label: str, undescribed: Sequence[Path], folders: Folders) -> MissingInputError:
+    inside = [root / name for root in roots.values() for name in folders(root).names if name.startswith("fmriprep")]
+    remedy = f"run fMRIPrep for this participant (--participant-label {label})"
+    if undescribed:
+        remedy += "; without dataset_description.json it may be another folder than meant"
+    if inside:
+        remedy = f"point to the folder inside: -d fmriprep={inside[0]}"
+    places = ", ".join(str(root / f"sub-{label}") for root in roots.values())
+    return MissingInputError(f"no BOLD series of participant {label!r}", places, remedy=remedy)
+
+
+@functools.cache
+def _warn_of_undescribed(root: Path) -> None:
+    LOGGER.warning(
+        "no dataset_description.json: %s (expected: one in every derivatives data set; remedy: copy it from where fMRIPrep "
+        "wrote it; the files are read by their names)",
+        root,
+    )
+
+
+def _scan(folder: Path, folders: Folders) -> list[Found]:
+    """Files of the ``func`` folders of a participant."""
+    places = [folder, *(folder / name for name in folders(folder).names if name.startswith("ses-"))]
+    return [file for place in places if "func" in folders(place).names for file in folders(place / "func").files]
 
 
 def _select(items: list[Derived], settings: Input, folder: Path) -> list[Derived]:
-    """Runs that pass the filters; a task that nobody has is refused, so that a misspelt one cannot go unseen."""
-    for key, wanted in _filters(settings).items():
-        there = {item.entities.get(key, "") for item in items}
-        unknown = [value for value in wanted if plain(value) not in {plain(value) for value in there}]
-        listed = ", ".join(sorted(filter(None, there), key=natural)) or f"names without {key}-"
+    """Runs that pass the options; a task that nobody has is refused, so that a misspelt one cannot go unseen."""
+    faults: list[BrainLMError] = []
+    kept = items
+    for key, wanted in _options(settings).items():
+        known = {item.entities.get(key, "") for item in items}
+        unknown = [value for value in wanted if plain(value) not in {plain(value) for value in known}]
+        listed = ", ".join(sorted(filter(None, known), key=natural)) or f"names without {key}-"
         if unknown and (key == "task" or len(unknown) == len(wanted)):
-            raise MissingInputError(f"no {key}-{', '.join(unknown)}", folder, expected=f"one of {listed}")
-        if unknown:
+            faults.append(MissingInputError(f"no {key}-{', '.join(unknown)}", folder, expected=f"one of {listed}"))
+        elif unknown:
             LOGGER.warning("%s has no %s-%s, only %s", folder.name, key, ", ".join(unknown), listed)
-        items = [item for item in items if _passes(item.entities, {key: wanted})]
-    if not items:
-        raise MissingInputError("no run passes the filters on session, task and run", folder)
-    return items
+        kept = [item for item in kept if _chosen(item.entities, {key: wanted})]
+    if not kept and not faults:
+        faults.append(MissingInputError("no run passes the filters on session, task and run", folder))
+    if faults:
+        raise one_or_all(faults)
+    return kept
 
 
-def _filters(settings: Input) -> dict[str, tuple[str, ...]]:
+def _options(settings: Input) -> dict[str, tuple[str, ...]]:
     wanted = {"ses": settings.sessions, "task": settings.tasks, "run": settings.runs}
     return {key: tuple(value.removeprefix(f"{key}-") for value in values) for key, values in wanted.items() if values}
 
 
-def _passes(entities: Mapping[str, str], filters: Mapping[str, tuple[str, ...]]) -> bool:
-    return all(plain(entities.get(key, "")) in map(plain, wanted) for key, wanted in filters.items())
+def _chosen(entities: Mapping[str, str], options: Mapping[str, tuple[str, ...]]) -> bool:
+    return all(plain(entities.get(key, "")) in map(plain, wanted) for key, wanted in options.items())
 
 
-def _warn_of_absent(bids_dir: Path, label: str, derived: Iterable[_RunKey], settings: Input) -> None:
-    known = set(derived)
-    for path, name in _scan(bids_dir / f"sub-{label}", {"bold"}):
-        if name.run not in known and _passes(name.entities, _filters(settings)):
-            LOGGER.warning("the derivatives have nothing of %s; it is left out", path.name)
+def _filter(bids_dir: Path, items: list[Derived], wanted: Wanted, folders: Folders) -> list[Derived]:
+    """Runs that the filter on BOLD series chooses; a filter that matches nothing is refused."""
+    chosen = {key: values for key, values in wanted.filters["bold"].items() if key not in {*OUTPUT_KEYS, *PART_KEYS, *PROPERTIES}}
+    names = [Name(item.entities, "bold", "") for item in items]
+    kept = [item for item, name in zip(items, names, strict=True) if passes(chosen, name)]
+    if not kept:
+        what = f"the filter bold ({say(chosen)}) matches none of {len(items)} run(s)"
+        raise MissingInputError(what, items[0].folder, expected=there(chosen, names), remedy="correct --bids-filter-file")
+    faults = []
+    for query, wish in wanted.filters.items():
+        if wish:
+            files = _files(bids_dir, kept if query != "bold" else items, query, wanted, folders)
+            matched = sum(passes(wish, file.name) for file in files)
+            LOGGER.info(
+                "%s: the filter %s (%s) matches %d of %d files", items[0].folder.name, query, say(wish), matched, len(files)
+            )
+            if files and not matched:
+                what = f"the filter {query} ({say(wish)}) matches none of {len(files)} file(s)"
+                expected = there(wish, [file.name for file in files])
+                faults.append(
+                    MissingInputError(what, files[0].path.parent, expected=expected, remedy="correct --bids-filter-file")
+                )
+    if faults:
+        raise one_or_all(faults)
+    return kept
+
+
+def _files(bids_dir: Path, items: list[Derived], query: str, wanted: Wanted, folders: Folders) -> list[Found]:
+    """What a query could return for some runs without its filter."""
+    if query == "events":
+        return list({found.path: found for item in items for found in events_of(bids_dir, item, wanted, folders)}.values())
+    fits = _KINDS[query]
+    return [held for item in items for held in item.files if fits(held.name, wanted.filters[query])]
+
+
+def _drop(faults: list[BrainLMError]) -> list[BrainLMError]:
+    """Faults that are left when runs that lack a file may be left out."""
+    for fault in faults:
+        if isinstance(fault, MissingInputError):
+            LOGGER.warning("a run is left out: %s", fault)
+    return [fault for fault in faults if not isinstance(fault, MissingInputError)]
+
+
+def _warn_of_absent(bids_dir: Path, label: str, derived: Iterable[_RunKey], settings: Input, folders: Folders) -> None:
+    known, options = set(derived), _options(settings)
+    for file in _scan(bids_dir / f"sub-{label}", folders):
+        name = file.name
+        recorded = name.suffix == "bold" and name.extension in (".nii", ".nii.gz") and name.entities.get("part") != "phase"
+        if recorded and name.run not in known and _chosen(name.entities, options):
+            known.add(name.run)
+            LOGGER.warning("the derivatives have nothing of %s; it is left out", file.path.name)

@@ -2,17 +2,22 @@
 
 An *entity* is a key-value part of a file name (``task-story``); the *suffix* is the last part before the *extension*
 (``bold`` in ``..._bold.func.gii``). Entities are kept under the short keys of the file names (``sub``, ``ses``, ``acq``),
-in the order of BIDS; what is no entity of BIDS (``stat``) stands just before ``desc``, which is always last.
+in the order of BIDS; what is no entity of BIDS (``stat``) stands just before ``desc``, which is always last. Names of fMRIPrep
+before 20 are read as if they had been written today.
 
+>>> parse("sub-01_task-story_bold_space-T1w_preproc.nii.gz").entities
+{'sub': '01', 'task': 'story', 'space': 'T1w', 'desc': 'preproc'}
 >>> bids_name({"desc": "LSS", "task": "story", "sub": "01", "stat": "effect", "hemi": "L"}, "statmap", ".func.gii")
 'sub-01_task-story_hemi-L_stat-effect_desc-LSS_statmap.func.gii'
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 ENTITIES = {
@@ -25,8 +30,21 @@ ENTITIES = {
 }  # fmt: skip
 """Short key -> pybids' name, in the order of BIDS file names."""
 
-OUTPUT_KEYS = frozenset({"hemi", "space", "res", "den", "label", "atlas", "seg", "scale", "stat", "desc"})
+OUTPUT_KEYS = frozenset({"hemi", "space", "cohort", "res", "den", "label", "atlas", "seg", "scale", "stat", "desc"})
 """Entities that say how a run was processed, not which run it is."""
+
+PART_KEYS = frozenset({"echo", "part"})
+"""Entities that say which part of the signal of a run is in a file; fMRIPrep combines echoes and leaves the key out."""
+
+OLD_NAMES = (
+    (re.compile(r"_bold(_space-[^_.]+)?_preproc\.nii"), r"\1_desc-preproc_bold.nii"),
+    (re.compile(r"_bold(_space-[^_.]+)?_brainmask\.nii"), r"\1_desc-brain_mask.nii"),
+    (re.compile(r"_bold_(space-[^_.]+)\.([LR])\.func\.gii"), r"_hemi-\2_\1_bold.func.gii"),
+    (re.compile(r"(_hemi-[LR])\.func\.gii"), r"\1_bold.func.gii"),
+)
+"""What fMRIPrep 1.x wrote -> what it stands for today (the first three up to 1.1)."""
+
+_OF_SUBJECT = re.compile(r"(?:sub-([^_.]+)_(?:ses-([^_.]+)_)?)?(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -39,19 +57,28 @@ class Name:
 
     @property
     def run(self) -> tuple[tuple[str, str], ...]:
-        """What identifies the run: every entity but those of processing, run numbers without leading zeros."""
-        return tuple((key, plain(value)) for key, value in self.entities.items() if key not in OUTPUT_KEYS)
+        """What identifies the run: entities but those of processing and of parts, run numbers without leading zeros."""
+        return tuple((key, plain(value)) for key, value in self.entities.items() if key not in OUTPUT_KEYS | PART_KEYS)
 
 
-def parse(path: Path) -> Name:
+def parse(path: str | os.PathLike[str]) -> Name:
     """Entities, suffix and extension of a BIDS path.
 
     pybids says what it knows. Entities that it does not know (``scale``, or one of the user's own) and values that it cuts
     short (``inv-1a`` to ``1``) are carried as they stand, so that no two files become one.
     """
+    # Participants differ in nothing but these labels: without them, pybids reads the names of one for all of a data set.
+    sub, ses, rest = _OF_SUBJECT.fullmatch(os.path.basename(path)).groups()  # type: ignore[union-attr]
+    name = _parse(rest)
+    return Name({key: value for key, value in (("sub", sub), ("ses", ses)) if value} | name.entities, name.suffix, name.extension)
+
+
+@lru_cache(maxsize=2**16)
+def _parse(name: str) -> Name:
     from bids.layout import parse_file_entities  # takes 0.4 s to import
 
-    name = Path(path).name
+    for old, new in OLD_NAMES:
+        name = old.sub(new, name)
     stem, dot, extension = name.partition(".")
     *parts, suffix = stem.split("_")
     known = parse_file_entities(f"/{name}")

@@ -1,32 +1,29 @@
 """The files of one run, chosen from what the derivatives hold of it.
 
 fMRIPrep writes the same run in several spaces, densities and resolutions; one of them is wanted, with its mask, confounds,
-events and sidecar. Whatever is missing is named together with what makes it.
+events and sidecar. Whatever is missing is named together with what makes it, all of a run at once.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bids_brainlm.config import Input
-from bids_brainlm.errors import InputError, MissingInputError
-from bids_brainlm.io.names import Name
-from bids_brainlm.io.sidecars import applicable, merged
+from bids_brainlm.errors import BrainLMError, Faults, InputError, MissingInputError
+from bids_brainlm.io.filters import Filter, passes, say
+from bids_brainlm.io.names import OUTPUT_KEYS, Name, plain
+from bids_brainlm.io.series import Derived, Held, Wanted, choose, is_bold, is_denoised, space_of
+from bids_brainlm.io.sidecars import Folders, Found, applicable, merged
 
 LOGGER = logging.getLogger(__name__)
 
-SPACES = {"fsaverage4": ("fsaverage", "3k"), "fsaverage5": ("fsaverage", "10k"), "fsaverage6": ("fsaverage", "41k")}
-"""Deprecated space label -> (space, density)."""
-
 CONFOUNDS = (("timeseries", "confounds"), ("regressors", "confounds"), ("timeseries", ""), ("confounds", ""))
 """Suffix and ``desc-`` that a confounds table has had, newest first."""
-
-_DENSITY_ORDER = ("3k", "10k", "41k", "164k", "")
-_Variants = dict[tuple[str, str, str], dict[str, tuple[Path, Name]]]
 
 
 @dataclass(frozen=True)
@@ -46,12 +43,12 @@ class RunFiles:
     confounds : Path or None
     events : Path
     sidecar : dict
-        JSON fields merged by inheritance: raw data set < volume of the same run < the BOLD series itself.
+        JSON fields merged by inheritance: raw data set < other series of the same run < the BOLD series itself.
         ``RepetitionTime`` (s) is always there.
     sources : tuple of str
         BIDS URIs of the files above.
     space : str
-        ``fsaverage``, ``T1w`` ...
+        ``fsaverage``, ``T1w``, ``MNIInfant+1`` ...
     resolution : str
         ``res-`` label of a volume, or empty.
     """
@@ -71,145 +68,203 @@ class RunFiles:
     resolution: str = ""
 
 
-@dataclass
-class Derived:
-    """What the derivatives hold of one run."""
+@contextmanager
+def collecting(faults: list[BrainLMError]) -> Iterator[None]:
+    """Add what is wrong to a list instead of stopping there."""
+    try:
+        yield
+    except Faults as error:
+        faults += error.faults
+    except InputError as error:
+        faults.append(error)
 
-    source: str
-    root: Path
-    entities: dict[str, str]
-    files: list[tuple[Path, Name]] = field(default_factory=list)
+
+def one_or_all(faults: Sequence[BrainLMError]) -> BrainLMError:
+    """The only fault, or all of them; what several runs lack at one place, with one remedy, is one fault."""
+    alike: dict[tuple[object, ...], list[BrainLMError]] = {}
+    for fault in faults:
+        about = (fault.path, fault.expected, fault.remedy) if isinstance(fault, InputError) else (str(fault),)
+        alike.setdefault((type(fault), *about), []).append(fault)
+    distinct = [_joined(group) for group in alike.values()]
+    return distinct[0] if len(distinct) == 1 else Faults(distinct)
 
 
-def assemble(bids_dir: Path, item: Derived, settings: Input) -> RunFiles | None:
-    """Files of one run; None for a run without events, unless its task was asked for."""
-    entities = item.entities
-    events = applicable(bids_dir, _raw_folder(bids_dir, entities), entities, "events", ".tsv")
-    stem = "_".join(f"{key}-{value}" for key, value in entities.items())
-    if not events:
-        if settings.tasks:
-            raise MissingInputError(f"no events for {stem}", _raw_folder(bids_dir, entities), expected="..._events.tsv")
-        LOGGER.info("%s has no events and is left out", stem)
+def _joined(faults: list[BrainLMError]) -> BrainLMError:
+    first, whats = faults[0], dict.fromkeys(getattr(fault, "what", "") for fault in faults)
+    if not isinstance(first, InputError) or len(whats) == 1:
+        return first
+    return type(first)("; ".join(whats), first.path, expected=first.expected, remedy=first.remedy)
+
+
+def is_mask(name: Name, wanted: Filter) -> bool:
+    """A brain mask, or what a filter wants for one."""
+    kind = name.entities.get("desc", name.entities.get("label", ""))
+    return name.suffix == "mask" and (kind == "brain" or bool({"desc", "label"} & wanted.keys()))
+
+
+def is_confounds(name: Name, wanted: Filter) -> bool:
+    """A table of confounds, which is of no space (XCP-D's parcel means are), or what a filter wants for one."""
+    own = name.extension == ".tsv" and not (OUTPUT_KEYS - {"desc"}) & name.entities.keys()
+    known = name.suffix in {suffix for suffix, _ in CONFOUNDS} or name.suffix in wanted.get("suffix", ())
+    return own and known and ("desc" in wanted or (name.suffix, name.entities.get("desc", "")) in CONFOUNDS)
+
+
+def assemble(bids_dir: Path, item: Derived, wanted: Wanted, folders: Folders) -> RunFiles | None:
+    """Files of one run; None for a run without events, unless its task was asked for.
+
+    Raises
+    ------
+    MissingInputError, InputError, Faults
+        Naming all that is wrong with the run.
+    """
+    wish = wanted.filters["events"]
+    found = [table for table in events_of(bids_dir, item, wanted, folders) if passes(wish, table.name)]
+    if not found:
+        if wanted.events:
+            raise MissingInputError(f"no events for {item.stem}", _raw_folder(bids_dir, item), expected="..._events.tsv")
+        LOGGER.info("%s has no events and is left out", item.stem)
         return None
-    bold, name = _bold(item, settings, stem)
-    space = SPACES.get(name.entities["space"], (name.entities["space"], ""))[0]
-    mask = None if len(bold) == 2 else _mask(item, name, stem)
-    confounds = _confounds(item, stem, required=bool(settings.confounds))
+    faults: list[BrainLMError] = []
+    bold: tuple[Held, ...] = ()
+    mask, confounds, fields = None, None, {}
+    with collecting(faults):
+        bold = choose(item, wanted)
+    with collecting(faults):
+        confounds = _confounds(item, wanted, bold)
+    if len(bold) == 1:
+        with collecting(faults):
+            mask = _mask(item, bold[0], wanted)
+    if bold:
+        with collecting(faults):
+            fields = _sidecar(bids_dir, item, bold[0], folders)
+    if faults:
+        raise one_or_all(faults)
+    return _run(bids_dir, item, bold, mask, confounds, found[-1].path, fields)
+
+
+def _run(
+    bids_dir: Path,
+    item: Derived,
+    bold: tuple[Held, ...],
+    mask: Held | None,
+    confounds: Held | None,
+    events: Path,
+    fields: dict[str, Any],
+) -> RunFiles:
     used = [*bold, *([mask] if mask else []), *([confounds] if confounds else [])]
-    sources = tuple(f"bids:{item.source}:{path.relative_to(item.root).as_posix()}" for path in used)
+    sources = [f"bids:{held.source}:{held.path.relative_to(held.root).as_posix()}" for held in used]
     return RunFiles(
-        participant=entities["sub"],
-        session=entities.get("ses", ""),
-        task=entities.get("task", ""),
-        run=entities.get("run", ""),
-        entities=entities,
-        bold=bold,
-        mask=mask,
-        confounds=confounds,
-        events=events[-1],
-        sidecar=_sidecar(bids_dir, item, (bold[0], name), stem),
-        sources=(*sources, f"bids:raw:{events[-1].relative_to(bids_dir).as_posix()}"),
-        space=space,
-        resolution=name.entities.get("res", ""),
+        participant=item.entities["sub"],
+        session=item.entities.get("ses", ""),
+        task=item.entities.get("task", ""),
+        run=item.entities.get("run", ""),
+        entities=item.entities,
+        bold=tuple(held.path for held in bold),
+        mask=mask.path if mask else None,
+        confounds=confounds.path if confounds else None,
+        events=events,
+        sidecar=fields,
+        sources=(*sources, f"bids:raw:{events.relative_to(bids_dir).as_posix()}"),
+        space=space_of(bold[0].name)[0],
+        resolution=bold[0].name.entities.get("res", ""),
     )
 
 
-def _raw_folder(bids_dir: Path, entities: Mapping[str, str]) -> Path:
-    session = (f"ses-{entities['ses']}",) if "ses" in entities else ()
-    return bids_dir.joinpath(f"sub-{entities['sub']}", *session, "func")
+def events_of(bids_dir: Path, item: Derived, wanted: Wanted, folders: Folders) -> list[Found]:
+    """Tables of events that apply to a run, the most specific last; those that a filter may choose are among them."""
+    beyond = wanted.filters["events"].keys()
+    return applicable(folders, bids_dir, _raw_folder(bids_dir, item), item.entities, "events", ".tsv", beyond)
 
 
-def _is_bold(name: Name) -> bool:
-    desc = name.entities.get("desc", "")
-    if name.suffix != "bold" or "space" not in name.entities:
-        return False
-    return desc in ("", "preproc") if name.extension == ".func.gii" else desc == "preproc"
+def _raw_folder(bids_dir: Path, item: Derived) -> Path:
+    session = (f"ses-{item.entities['ses']}",) if "ses" in item.entities else ()
+    return bids_dir.joinpath(f"sub-{item.entities['sub']}", *session, "func")
 
 
-def _bold(item: Derived, settings: Input, stem: str) -> tuple[tuple[Path, ...], Name]:
-    """The BOLD series in the wanted space, of the density nearest above the wanted one."""
-    space, density = SPACES.get(settings.space, (settings.space, settings.density))
-    variants: _Variants = {}
-    spaces = set()
-    for path, name in item.files:
-        if _is_bold(name):
-            held = name.entities
-            spaces.add(held["space"])
-            found, nominal = SPACES.get(held["space"], (held["space"], held.get("den", "")))
-            wanted = held["space"] == settings.space if settings.space in SPACES else found == space
-            if wanted:
-                variants.setdefault((nominal, held.get("res", ""), name.extension), {})[held.get("hemi", "")] = (path, name)
-    if not variants:
-        option = "fsaverage5 (10k) or fsaverage:den-41k" if space == "fsaverage" else space
+def _mask(item: Derived, bold: Held, wanted: Wanted) -> Held:
+    wish = wanted.filters["mask"]
+    there = [held for held in item.files if is_mask(held.name, wish) and passes(wish, held.name)]
+    near = [held for held in there if _grid(held.name) == _grid(bold.name)]
+    if near:
+        # XCP-D writes no mask in some versions; fMRIPrep's is on the same grid.
+        return min(near, key=lambda held: held.root != bold.root)
+    space, filtered = bold.name.entities["space"], f" that passes the filter {say(wish)}" if wish else ""
+    found = ", ".join(sorted(held.path.name for held in there))
+    expected = f"..._space-{space}_desc-brain_mask.nii.gz, which fMRIPrep writes beside the BOLD"
+    raise MissingInputError(
+        f"no brain mask for {item.stem}{filtered}",
+        item.folder,
+        expected=expected + (f"; found {found}" if found else ""),
+        remedy=f"run fMRIPrep again for this run, with --output-spaces {space.replace('+', ':cohort-')}",
+    )
+
+
+def _grid(name: Name) -> tuple[str, str]:
+    return space_of(name)[0], plain(name.entities.get("res", ""))
+
+
+def _confounds(item: Derived, wanted: Wanted, bold: Sequence[Held]) -> Held | None:
+    series = bold or [held for held in item.files if is_bold(held.name, wanted.filters["bold"])]
+    if series and all(is_denoised(held.name) for held in series):
+        if wanted.confounds:
+            _warn_of_denoised(series[0].root)
+        return None
+    wish = wanted.filters["confounds"]
+    there = [held for held in item.files if is_confounds(held.name, wish) and passes(wish, held.name)]
+    if there:
+        return min(there, key=lambda held: _age(held.name))
+    if wanted.confounds:
+        filtered = f" that pass the filter {say(wish)}" if wish else ""
         raise MissingInputError(
-            f"no BOLD series of {stem} in space {settings.space}",
-            item.root / f"sub-{item.entities['sub']}",
-            expected=f"one in {settings.space}; found {', '.join(sorted(spaces)) or 'none'}",
-            remedy=f"run fMRIPrep with --output-spaces {option}" + (", or choose another --space" if spaces else ""),
+            f"no confounds for {item.stem}{filtered}",
+            item.folder,
+            expected="..._desc-confounds_timeseries.tsv, which fMRIPrep always writes",
+            remedy='restore it, or regress out nothing: --set input.confounds="[]"',
         )
-    return _pair(_only(variants, density, stem))
-
-
-def _only(variants: _Variants, density: str, stem: str) -> dict[str, tuple[Path, Name]]:
-    """The variant to read: surfaces can be brought to a lower density, anything else must be the only one."""
-    some = next(iter(next(iter(variants.values())).values()))[0]
-    surfaces = {key: files for key, files in variants.items() if "" not in files}
-    if len(variants) > 1 and len(surfaces) == len(variants) and density:
-        rank = {key: _DENSITY_ORDER.index(key[0]) if key[0] in _DENSITY_ORDER else len(_DENSITY_ORDER) for key in surfaces}
-        enough = [key for key in surfaces if rank[key] >= _DENSITY_ORDER.index(density)]
-        return surfaces[min(enough, key=rank.__getitem__)] if enough else surfaces[max(rank, key=rank.__getitem__)]
-    if len(variants) > 1:
-        names = ", ".join(sorted(path.name for files in variants.values() for path, _ in files.values()))
-        remedy = "choose a --density" if surfaces else "keep one resolution in the derivatives"
-        raise InputError(f"several BOLD series of {stem}: {names}", some.parent, expected="one", remedy=remedy)
-    return next(iter(variants.values()))
-
-
-def _pair(files: dict[str, tuple[Path, Name]]) -> tuple[tuple[Path, ...], Name]:
-    if "" in files:
-        path, name = files[""]
-        return (path,), name
-    for side, other in (("L", "R"), ("R", "L")):
-        if side not in files:
-            path = files[other][0]
-            missing = path.with_name(path.name.replace(f"hemi-{other}", f"hemi-{side}"))
-            raise MissingInputError("one hemisphere is missing", missing, remedy="run fMRIPrep again for this run")
-    return (files["L"][0], files["R"][0]), files["L"][1]
-
-
-def _mask(item: Derived, bold: Name, stem: str) -> Path:
-    for path, name in item.files:
-        kind = name.entities.get("desc", name.entities.get("label", ""))
-        same = all(name.entities.get(key, "") == bold.entities.get(key, "") for key in ("space", "res"))
-        if name.suffix == "mask" and kind == "brain" and same:
-            return path
-    folder = item.root / f"sub-{item.entities['sub']}"
-    expected = f"..._space-{bold.entities['space']}_desc-brain_mask.nii.gz, which fMRIPrep writes beside the BOLD"
-    raise MissingInputError(f"no brain mask for {stem}", folder, expected=expected)
-
-
-def _confounds(item: Derived, stem: str, required: bool) -> Path | None:
-    for suffix, desc in CONFOUNDS:
-        for path, name in item.files:
-            if (name.suffix, name.extension, name.entities.get("desc", "")) == (suffix, ".tsv", desc):
-                return path
-    if required:
-        folder = item.root / f"sub-{item.entities['sub']}"
-        remedy = 'restore it, or regress out nothing: --set input.confounds="[]"'
-        raise MissingInputError(f"no confounds for {stem}", folder, expected="..._desc-confounds_timeseries.tsv", remedy=remedy)
     return None
 
 
-def _sidecar(bids_dir: Path, item: Derived, bold: tuple[Path, Name], stem: str) -> dict[str, Any]:
-    """Merged fields; old fMRIPrep wrote no sidecars for GIFTI, so those of the run's volumes stand in."""
-    chain = applicable(bids_dir, _raw_folder(bids_dir, item.entities), item.entities, "bold", ".json")
-    path, name = bold
-    own = applicable(item.root, path.parent, name.entities, "bold", ".json")
-    if not own:
-        volumes = [(path, name) for path, name in item.files if _is_bold(name) and name.extension != ".func.gii"]
-        own = [found for path, name in volumes for found in applicable(item.root, path.parent, name.entities, "bold", ".json")]
-    fields = merged([*chain, *own])
+def _age(name: Name) -> int:
+    kind = (name.suffix, name.entities.get("desc", ""))
+    return CONFOUNDS.index(kind) if kind in CONFOUNDS else len(CONFOUNDS)
+
+
+@functools.cache
+def _warn_of_denoised(root: Path) -> None:
+    LOGGER.warning(
+        "%s holds denoised series: confounds were regressed out upstream and are not again; volumes must not have been removed",
+        root,
+    )
+
+
+def _sidecar(bids_dir: Path, item: Derived, bold: Held, folders: Folders) -> dict[str, Any]:
+    """Merged fields; old fMRIPrep wrote no sidecars for GIFTI, or none with a TR, so those of the run's other series stand in."""
+    # Derivatives of several echoes are one file without the key; what the first echo says of time holds for all.
+    recorded = item.entities | {"echo": "1", "part": "mag"}
+    raw = applicable(folders, bids_dir, _raw_folder(bids_dir, item), recorded, "bold", ".json")
+    fields = merged([found.path for found in raw])
+    if any("echo" in found.name.entities for found in raw):
+        fields.pop("EchoTime", None)
+    own = _own(bold, folders)
+    if "RepetitionTime" not in own:
+        for held in item.files:
+            if held.root == bold.root and is_bold(held.name, {}):
+                fields |= _own(held, folders)
+    fields |= own
     if "RepetitionTime" not in fields:
-        remedy = f"add RepetitionTime (s) to the sidecar of the raw BOLD, e.g. task-{item.entities.get('task', 'x')}_bold.json"
-        raise MissingInputError(f"no RepetitionTime for {stem}", path, expected="a JSON sidecar that has it", remedy=remedy)
+        raise _no_tr(item, bold.path, fields)
     return fields
+
+
+def _own(held: Held, folders: Folders) -> dict[str, Any]:
+    found = applicable(folders, held.root, held.path.parent, held.name.entities, "bold", ".json")
+    return merged([item.path for item in found])
+
+
+def _no_tr(item: Derived, path: Path, fields: Mapping[str, Any]) -> InputError:
+    if "VolumeTiming" in fields:
+        what = f"{item.stem} has VolumeTiming (sparse sampling), but no RepetitionTime"
+        return InputError(what, path, expected="volumes at equal distances", remedy="leave the run out: --run-id, --task-id")
+    sidecar = f"task-{item.entities.get('task', 'x')}_bold.json"
+    remedy = f"add RepetitionTime (s) to the sidecar of the raw BOLD, e.g. {sidecar}"
+    return MissingInputError(f"no RepetitionTime for {item.stem}", path, expected="a JSON sidecar that has it", remedy=remedy)

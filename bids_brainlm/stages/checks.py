@@ -15,7 +15,7 @@ from bids_brainlm.core.types import DENSITIES
 from bids_brainlm.errors import BrainLMError, MissingResourceError, OutputError
 from bids_brainlm.io.atlases import load_atlas
 from bids_brainlm.io.layout import participants
-from bids_brainlm.io.runfiles import SPACES
+from bids_brainlm.io.series import SPACES
 from bids_brainlm.io.surfaces import Volume, common_mask
 from bids_brainlm.models import sources
 from bids_brainlm.stages.estimate import runs_of
