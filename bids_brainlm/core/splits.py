@@ -97,6 +97,9 @@ def average(split: Split, parts: Iterable[str]) -> Split:
     parts = set(parts)
     if not parts <= set(PARTS):
         raise ValueError(f"no part(s) {', '.join(sorted(parts - set(PARTS)))} of a split; known: {', '.join(PARTS)}")
+    n_placed = sum(getattr(split, part).size for part in PARTS)
+    if not parts and n_placed == len(split.examples):
+        return split
     merged: list[list[int]] = []
     places: dict[str, Ints] = {}
     for part in PARTS:

@@ -83,7 +83,8 @@ def chosen_columns(patterns: Sequence[str], columns: list[str], path: Path) -> l
 
 
 def _match(pattern: str, columns: list[str], path: Path) -> list[str]:
-    found = [name for name in columns if fnmatch.fnmatchcase(name, pattern)]
+    # Most patterns are names, and a plan asks thousands of tables for them.
+    found = [pattern] if pattern in columns else [name for name in columns if fnmatch.fnmatchcase(name, pattern)]
     if not found and ALIASES.get(pattern) in columns:
         found = [ALIASES[pattern]]
     if found or any(fnmatch.fnmatchcase(name, pattern) for name in OPTIONAL):

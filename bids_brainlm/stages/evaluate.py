@@ -14,7 +14,6 @@ from bids_brainlm.core.reliability import split_half
 from bids_brainlm.core.types import Split
 from bids_brainlm.errors import InputError, MissingInputError
 from bids_brainlm.evaluation.metrics import Facts
-from bids_brainlm.evaluation.readout import readout
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, Predictions, Sampling, summary
 from bids_brainlm.io.files import read_tsv, write_tsv
 from bids_brainlm.stages.examples import examples_of, splits_of
@@ -79,6 +78,9 @@ def facts_path(request: Request) -> Path:
 
 def _read_out(folds: Sequence[Split], facts: Facts, kind: str) -> NDArray[np.str_]:
     """(n, factors) labels that a linear readout of the same responses names, in the order of the predictions."""
+    # Here, because scikit-learn takes 0.7 s, and every plan imports this module.
+    from bids_brainlm.evaluation.readout import readout
+
     out = []
     for split in folds:
         train, test = split.examples.take(split.train), split.examples.take(split.test)
