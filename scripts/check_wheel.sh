@@ -16,7 +16,9 @@ cd /
 "$bin/bids_brainlm" --help >/dev/null
 "$bin/brainlm" --version
 mkdir "$folder/bids"
-"$bin/bids_brainlm" "$folder/bids" "$folder/out" participant -w "$folder/work" --dry-run >/dev/null
+# The settings are printed before it is found that nobody is there.
+"$bin/bids_brainlm" "$folder/bids" "$folder/out" participant -w "$folder/work" --dry-run >"$folder/plan.toml" || [ $? -eq 66 ]
+grep -q "^atlas = .*# recipe cortext" "$folder/plan.toml"
 "$bin/python" - "$here" <<'PYTHON'
 """The installed package is not the checkout, and holds every file of data that the checkout has."""
 import sys
