@@ -16,8 +16,11 @@ fi
 rm -rf "$folder"
 mkdir -p "$folder"
 # Words of the next lines are options: they are split on purpose.
+# shellcheck disable=SC2086
 brainlm simulate "$folder/bids" --participants 2 --snr "${SNR:-1}" --seed "$seed" $design
+# shellcheck disable=SC2086
 brainlm make-lm "$folder/bids/derivatives/simulation/corpus.tsv" "$folder/llm" --seed "$seed" $training
+# shellcheck disable=SC2086
 decode() {
   bids_brainlm "$folder/bids" "$folder/out" "$1" -w "$folder/work" --llm "$folder/llm" --offline \
     --texts stimuli/captions.tsv --key-column stim_id --facts derivatives/simulation/stimuli.tsv \

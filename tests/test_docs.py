@@ -31,7 +31,11 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 MARKED = [page for page in PAGES if "<!-- generated:" in page.read_text("utf-8")]
 ARCHITECTURE = DOCS / "explanation" / "architecture.md"
-FOREIGN_FLAGS = {"--nv", "--cleanenv", "--gpus", "--output-spaces"}
+FOREIGN_FLAGS = {
+    *("--output-spaces", "--gpus", "--init", "--read-only", "--entrypoint"),  # fMRIPrep, Docker
+    *("--nv", "--cleanenv", "--bind", "--env", "--no-home", "--containall"),  # Apptainer
+    *("--signal", "--requeue", "--dependency", "--kill-on-invalid-dep"),  # Slurm
+}
 """Options of other programs that the text mentions."""
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
