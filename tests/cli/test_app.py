@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from bids_brainlm import __version__, config, errors
-from bids_brainlm.cli import app, exits
+from bids_brainlm.cli import app, environment, exits
 from bids_brainlm.config import Outcome, Request
 
 HEAVY = ("torch", "nilearn", "nipype", "transformers", "numpy", "pandas", "bids", "nibabel", "scipy", "sklearn", "matplotlib")
@@ -251,6 +252,18 @@ def test_memory_in_any_unit(bids: Path, runner: Any, args: list[str], gigabytes:
     seen = runner(lambda request: [])
     assert _call(bids, *args) == 0
     assert config.gigabytes(seen[0].config.run.memory) == pytest.approx(gigabytes)
+
+
+def test_a_temporary_folder_is_made_where_there_is_none(bids: Path, runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[str] = []
+    runner(lambda request: found.append(tempfile.gettempdir()))
+    monkeypatch.setattr(environment, "TEMPORARY", ())
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        os.environ.pop(name, None)
+    assert _call(bids) == 0
+    assert found == [str(bids.parent / "work" / "cache" / "tmp")]
+    assert Path(found[0]).is_dir()
 
 
 OK, BAD, GONE = Outcome("01"), Outcome("02", ("events\n are empty: e.tsv",), 65), Outcome("03", ("no BOLD",), 66)

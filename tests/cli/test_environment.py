@@ -112,6 +112,29 @@ def test_writable_means_that_it_could_be_made(home: Path, nowhere: Path) -> None
     assert not is_writable(home / "link" / "x")
 
 
+def test_variables_are_set_before_numpy_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "bids").mkdir()
+    code = """
+        import os, sys
+        from types import SimpleNamespace
+        from bids_brainlm.cli import app
+
+        class Spy:
+            def find_spec(self, name, path=None, target=None):
+                if name == "numpy":
+                    print("numpy meets", os.environ.get("OMP_NUM_THREADS"))
+
+        sys.meta_path.insert(0, Spy())
+        sys.modules["bids_brainlm.workflows.run"] = SimpleNamespace(run_participants=lambda request: [])
+        sys.exit(app.main(["bids", "out", "participant", "--omp-nthreads", "3"]))
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in THREADS}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env=kept, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["numpy", "meets", "3"]
+
+
 def _as_a_user() -> None:
     """In a child: root without the right to overrule permissions."""
     if os.geteuid() == 0:
