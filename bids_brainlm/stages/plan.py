@@ -22,6 +22,7 @@ from bids_brainlm.config import Request, bearing
 from bids_brainlm.core.types import Examples, Split
 from bids_brainlm.errors import BrainLMError, Faults, InputError, MissingInputError
 from bids_brainlm.io.atlas_files import SURFACE_EXTENSIONS, hemispheres
+from bids_brainlm.io.events import load_events
 from bids_brainlm.io.matrices import files_of, find_betas
 from bids_brainlm.io.runfiles import RunFiles
 from bids_brainlm.io.surfaces import Geometry
@@ -44,7 +45,7 @@ def plan(request: Request, participant: str, hashes: FileHashes) -> list[Stage]:
     BrainLMError
         With every fault that can be seen before any work: `Faults` when there are several.
     """
-    faults: list[BrainLMError] = []
+    faults = table_faults(request)
     first: list[Stage] = []
     ready = request.derivatives.get("betas")
     source = atlas = ""
@@ -56,7 +57,6 @@ def plan(request: Request, participant: str, hashes: FileHashes) -> list[Stage]:
         else:
             first = _per_run(request, participant, atlas, hashes)
             source = digest([stage.key for stage in _estimates(first)])
-    faults += table_faults(request)
     raise_all(faults)
     return [*first, *_per_participant(request, participant, atlas, hashes, source, tuple(s.name for s in _estimates(first)))]
 
@@ -125,10 +125,16 @@ def unknown_names(request: Request, heavy: bool) -> list[BrainLMError]:
 def texted_runs(request: Request, runs: Sequence[RunFiles]) -> tuple[list[TextedRun], list[BrainLMError]]:
     """Those of some runs that have texts, each with its events; and the faults of the others.
 
-    A resting-state run has no texts, which is a fault only when no other run has any or its task was asked for.
+    A resting-state run has no texts, which is a fault only when no other run has any or its task was asked for. Where a table
+    of the settings is at fault itself (`table_faults`), no run has texts, but all events are looked at.
     """
     found: list[TextedRun] = []
     faults: list[BrainLMError] = []
+    if table_faults(request):
+        for run in runs:
+            with noting(faults):
+                load_events(run.events)
+        return found, faults
     without: list[BrainLMError] = []
     for run in runs:
         try:
@@ -170,6 +176,8 @@ def _per_run(request: Request, participant: str, atlas: str, hashes: FileHashes)
     masks = hashes.many(run.mask for run in every)
     texted, faults = texted_runs(request, every)
     raise_all(faults)
+    if not texted:
+        return []
     divided(request, [table[table["keep"]] for _, table in texted], texted[0][0].events)
     for run, table in texted:
         name = stem(run)

@@ -29,7 +29,6 @@ from bids_brainlm.core.design import LEAD, trial_design
 from bids_brainlm.errors import BrainLMError, InputError
 from bids_brainlm.io.betas import read_trials
 from bids_brainlm.io.confounds import chosen_columns
-from bids_brainlm.io.events import load_events
 from bids_brainlm.io.files import read_header
 from bids_brainlm.io.headers import gifti_shape, nifti_shape
 from bids_brainlm.io.images import reading
@@ -41,10 +40,10 @@ from bids_brainlm.stages import costs
 from bids_brainlm.stages.cache import read_stamp
 from bids_brainlm.stages.costs import KINDS, MASK_SHARE, Sizes
 from bids_brainlm.stages.estimate import runs_of, stem
-from bids_brainlm.stages.plan import TextedRun, divided, noting, table_faults, texted_runs
+from bids_brainlm.stages.plan import divided, noting, table_faults, texted_runs
 from bids_brainlm.stages.responses import completed
 
-WORTH_PROCESSES = 200
+WORTH_PROCESSES = 400
 """Participants below which starting processes costs more than it saves."""
 
 SAFE = 5.0
@@ -182,15 +181,8 @@ def measured_pace(request: Request, most: int = 3) -> dict[str, float]:
 def _of_runs(request: Request, participant: str) -> ParticipantPlan:
     faults: list[BrainLMError] = []
     runs = _runs(request, participant, faults)
-    texted: list[TextedRun] = []
-    if table_faults(request):
-        # They are told once, for the whole request; what else is wrong with the events must not wait for that.
-        for run in runs:
-            with noting(faults):
-                load_events(run.events)
-    elif runs:
-        texted, wrong = texted_runs(request, runs)
-        faults += wrong
+    texted, wrong = texted_runs(request, runs)
+    faults += wrong
     tables = {stem(run): table[table["keep"]] for run, table in texted}
     planned = [_run_plan(request, run, tables.get(stem(run)), faults) for run in runs]
     plan = ParticipantPlan(participant, tuple(planned))
