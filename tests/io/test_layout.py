@@ -8,6 +8,7 @@ import logging
 import os
 import pickle
 import re
+import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +175,11 @@ def test_missing_hemisphere_names_the_file(surface_run: Callable[..., Any]) -> N
         find(tree)
     assert caught.value.exit_code == 66
     assert str(gone) in str(caught.value)
+    for side in "LR":
+        tree.func(f"sub-01_task-a_run-1_hemi-{side}_space-fsaverage5_bold.func.gii").unlink(missing_ok=True)
+    tree.empty("sub-01_task-a_run-1_bold_space-fsaverage5.L.func.gii")
+    with pytest.raises(MissingInputError, match=r"run-1_bold_space-fsaverage5\.R\.func\.gii"):
+        find(tree)
 
 
 def test_all_that_is_missing_is_listed_at_once(surface_run: Callable[..., Any]) -> None:
@@ -257,7 +263,10 @@ def test_what_one_echo_says_of_itself_is_not_said_of_all(tree: Any) -> None:
     stated = tomllib.loads(path.read_text())
     materialise(tree.raw, stated["raw"])
     materialise(tree.derivatives, stated["derivatives"])
-    assert "EchoTime" not in find(tree, space="T1w")[0].sidecar
+    for sidecar in tree.derivatives.rglob("*_bold.json"):
+        sidecar.unlink()
+    fields = find(tree, space="T1w")[0].sidecar
+    assert fields == {"RepetitionTime": 1.4}, "the raw sidecars are of echoes, and their times of echo are not the run's"
 
 
 def test_echoes_and_phase_are_passed_over(surface_run: Callable[..., Any]) -> None:
@@ -306,6 +315,17 @@ def test_volume_needs_its_mask(tree: Any) -> None:
     assert "res-2" in run.mask.name
 
 
+def test_of_two_tables_the_nearer_to_the_run_counts(surface_run: Callable[..., Any]) -> None:
+    tree = surface_run("sub-01_task-a_acq-x")
+    tree.func("sub-01_task-a_acq-x_events.tsv", tree.raw).unlink()
+    for name in ("task-a_events.tsv", "task-a_acq-x_events.tsv", "acq-y_events.tsv"):
+        tree.text(tree.raw / name, "")
+    assert find(tree)[0].events == tree.raw / "task-a_acq-x_events.tsv"
+    newest = find(tree)[0].confounds
+    tree.confounds("sub-01_task-a_acq-x", "desc-confounds_regressors")
+    assert find(tree)[0].confounds == newest, "a folder that two ages of fMRIPrep wrote into"
+
+
 def test_confounds_are_needed_only_when_asked_for(surface_run: Callable[..., Any]) -> None:
     tree = surface_run()
     tree.func("sub-01_task-a_run-1_desc-confounds_timeseries.tsv").unlink()
@@ -330,6 +350,13 @@ def test_a_raw_run_without_derivatives_is_reported(surface_run: Callable[..., An
         assert len(find(tree)) == 1
     assert "run-2" in caplog.text
     assert "run-1" not in caplog.text
+    caplog.clear()
+    for echo in "123":
+        tree.text(tree.func(f"sub-01_task-a_run-3_echo-{echo}_bold.nii.gz", tree.raw), "")
+    find(tree, runs=("1",))
+    assert not caplog.text, "what was not asked for is not missed"
+    find(tree)
+    assert caplog.text.count("run-3") == 1, "a run of several echoes is one run"
 
 
 def test_filters_choose_runs_and_files(surface_run: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
@@ -412,7 +439,11 @@ def test_denoised_series_need_no_confounds(tmp_path: Path, caplog: pytest.LogCap
         "bids:fmriprep:sub-01/func/sub-01_task-story_space-MNI152NLin2009cAsym_desc-brain_mask.nii.gz",
     )
     preprocessed = dataclasses.replace(settings, filters={"bold": {"desc": "preproc"}})
-    assert find_runs(tmp_path, both, "01", preprocessed)[0].confounds is not None
+    (run,) = find_runs(tmp_path, both, "01", preprocessed)
+    assert run.confounds is not None
+    run.confounds.unlink()
+    with pytest.raises(MissingInputError, match="no confounds"):
+        find_runs(tmp_path, both, "01", preprocessed)  # parcel means end in _timeseries.tsv too
 
 
 def test_one_series_under_two_names_is_refused(surface_run: Callable[..., Any]) -> None:
@@ -525,8 +556,10 @@ def test_a_changed_sidecar_is_read_again(surface_run: Callable[..., Any]) -> Non
     """What is kept of shared files goes by their stamp, and what has just been written is not kept at all."""
     tree = surface_run()
     path = tree.raw / "task-a_bold.json"
+    now = time.time_ns()
     for tr in (1.0, 2.0, 3.0):
         tree.json(path, {"TaskName": "a", "RepetitionTime": tr})
+        os.utime(path, ns=(now, now))  # as on a file system whose clock ticks slowly
         assert find(tree)[0].sidecar["RepetitionTime"] == tr
     os.utime(path, (1e9, 1e9))
     assert find(tree)[0].sidecar["RepetitionTime"] == 3.0
