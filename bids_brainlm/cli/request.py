@@ -93,7 +93,7 @@ def _whole(path: str | Path) -> Path:
     try:
         return Path(path).expanduser().resolve()
     except (OSError, RuntimeError) as error:
-        raise InputError("symbolic links lead in a circle", path) from error
+        raise InputError("symbolic links lead in a circle", path, expected="a folder") from error
 
 
 def _located(config: Config) -> Config:

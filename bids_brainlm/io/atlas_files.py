@@ -172,7 +172,7 @@ def _parcels(path: Path, keys: NDArray[np.int64], names: dict[int, str]) -> Keye
         if name and name.lower() not in BACKGROUND:
             kept[key] = name
     if not kept:
-        raise InputError("no parcel, only background", path)
+        raise InputError("no parcel, only background", path, expected="vertices or voxels with names of parcels")
     repeated = sorted({name for name in kept.values() if list(kept.values()).count(name) > 1})
     if repeated:
         raise InputError(f"several keys are called {', '.join(repeated[:3])}", path, expected="one name a parcel")

@@ -230,5 +230,6 @@ def _build(name: str, space: str, sides: list[Keyed], n_left: int) -> Parcellati
     if lost:
         LOGGER.warning("%d parcel(s) of %s have no vertex in the data and are dropped: %s", len(lost), name, ", ".join(lost[:5]))
     if not names:
-        raise InputError("no parcel of the atlas has a vertex or voxel of the data", sides[0].path)
+        remedy = "use an atlas of the space and the part of the brain that the data are in"
+        raise InputError("no parcel of the atlas has a vertex or voxel of the data", sides[0].path, remedy=remedy)
     return Parcellation(name, space, labels, tuple(names), n_left)

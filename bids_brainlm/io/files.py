@@ -64,7 +64,7 @@ def parse_tsv(text: str, path: str | os.PathLike[str]) -> Columns:
         rows = [row for row in quoted if row] if '"' in text else rows
     header = [_unquote(name).strip() for name in rows[0]]
     if len(set(header)) != len(header):
-        raise InputError(f"column names repeat ({', '.join(header)})", path)
+        raise InputError(f"column names repeat ({', '.join(header)})", path, expected="a name of its own for each column")
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(header):
             raise InputError(f"line {number} has {len(row)} fields", path, expected=f"{len(header)}, parted by tabs")
@@ -110,7 +110,8 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise InputError(f"not UTF-8 text (byte {error.start})", path, remedy="save it as UTF-8") from error
     except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", path) from error
+        remedy = "put the file there, with the right to read it"
+        raise InputError(f"cannot be read ({error.strerror})", path, expected="a text file", remedy=remedy) from error
 
 
 @contextmanager

@@ -228,7 +228,7 @@ def _select(items: list[Derived], settings: Input, folder: Path) -> list[Derived
             LOGGER.warning("%s has no %s-%s, only %s", folder.name, key, ", ".join(unknown), listed)
         kept = [item for item in kept if _chosen(item.entities, {key: wanted})]
     if not kept and not faults:
-        faults.append(MissingInputError("no run passes the filters on session, task and run", folder))
+        faults.append(MissingInputError("no run passes the filters on session, task and run", folder, remedy="drop one of them"))
     if faults:
         raise one_or_all(faults)
     return kept

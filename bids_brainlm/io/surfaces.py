@@ -194,7 +194,8 @@ def common_mask(runs: Sequence[RunFiles]) -> Volume:
         _same_grid(first, other.shape, other.affine, _mask_path(run))
         index = np.intersect1d(index, other.index)
     if not index.size:
-        raise InputError("no voxel is in the mask of every run", _mask_path(runs[0]))
+        remedy = "look at the masks, or leave a run out with --run-id"
+        raise InputError("no voxel is in the mask of every run", _mask_path(runs[0]), remedy=remedy)
     return Volume(first.affine, first.shape, index)
 
 
@@ -273,7 +274,9 @@ def load_mask(path: Path) -> Volume:
     with reading(path, "a NIfTI file"):
         index = np.flatnonzero(np.asarray(image.dataobj).ravel())
     if not index.size:
-        raise InputError("the mask is empty", path)
+        raise InputError(
+            "the mask is empty", path, expected="voxels that are not 0", remedy="look at fMRIPrep's report of this run"
+        )
     return Volume(np.asarray(image.affine, dtype=np.float64), tuple(image.shape), index.astype(np.int64))
 
 

@@ -30,6 +30,10 @@ ANSWER_COLUMNS = ("caption", "text", "answer", "sentence")
 QUESTION_COLUMN = "question"
 
 
+class NoTextError(MissingInputError):
+    """A run without texts, such as one at rest: a fault only where texts were expected of it."""
+
+
 @dataclass(frozen=True)
 class Item:
     """One text of a trial: the question it answers (empty if none), itself, and every text that counts as right."""
@@ -86,15 +90,16 @@ def load_texts(bids_dir: Path, settings: Text, events: pd.DataFrame, events_path
 
     Raises
     ------
-    MissingInputError
+    NoTextError
         When no source of texts is found, or not one trial has a text: this run has none.
-    InputError
+    InputError, MissingInputError
         When a column or table that was named is not there, two tables could be meant, or the table leaves the BIDS folder.
     """
     columns = list(events)
     for name, what in ((settings.column, "texts"), (settings.key, "keys")):
         if name and name not in columns:
-            raise InputError(f"no column {name!r} of {what}", events_path, expected=f"one of {', '.join(columns)}")
+            expected, remedy = f"one of {', '.join(columns)}", "--text-column or --key-column"
+            raise InputError(f"no column {name!r} of {what}", events_path, expected=expected, remedy=remedy)
     column = settings.column or _first(TEXT_COLUMNS if not (settings.key or settings.table) else (), columns)
     if column:
         texts = _from_column(events, column, settings.key)
@@ -103,8 +108,9 @@ def load_texts(bids_dir: Path, settings: Text, events: pd.DataFrame, events_path
         texts = _from_table(events[key], table, settings)
     if not texts.keep.any():
         reason = next(iter(texts.reasons), "")
-        raise MissingInputError(
-            f"no trial has a text in {texts.source}", events_path, expected="at least one", remedy=f"e.g. {reason}"
+        remedy = "check --texts and --key-column: keys are compared as they stand"
+        raise NoTextError(
+            f"no trial has a text in {texts.source}", events_path, expected=f"at least one; but {reason}", remedy=remedy
         )
     return texts
 
@@ -173,7 +179,7 @@ def _find_table(bids_dir: Path, settings: Text, columns: Sequence[str], events_p
         raise InputError(
             what, tables[0], expected=f"a key and an answer; found {', '.join(header)}", remedy="--key-column, --set text.answer="
         )
-    raise MissingInputError(
+    raise NoTextError(
         f"no texts: the events have the columns {', '.join(columns)}",
         events_path,
         expected=f"a column {', '.join(TEXT_COLUMNS)}, or stimuli/*.tsv with one of {', '.join(keys or KEY_COLUMNS)}",

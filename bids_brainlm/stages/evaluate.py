@@ -64,7 +64,8 @@ def load_facts(request: Request) -> Facts | None:
     try:
         return Facts.from_frame(table, str(table.columns[0]))
     except ValueError as error:
-        raise InputError(f"the facts cannot be used: {error}", path) from error
+        expected = "a TSV: a key column, then one column a factor"
+        raise InputError(f"the facts cannot be used: {error}", path, expected=expected) from error
 
 
 def facts_path(request: Request) -> Path:

@@ -20,12 +20,13 @@ import pandas as pd
 from bids_brainlm import registry
 from bids_brainlm.config import Request, bearing
 from bids_brainlm.core.types import Examples, Split
-from bids_brainlm.errors import BrainLMError, Faults, InputError, MissingInputError
+from bids_brainlm.errors import BrainLMError, Faults, MissingInputError
 from bids_brainlm.io.atlas_files import SURFACE_EXTENSIONS, hemispheres
 from bids_brainlm.io.events import load_events
 from bids_brainlm.io.matrices import files_of, find_betas
 from bids_brainlm.io.runfiles import RunFiles
 from bids_brainlm.io.surfaces import Geometry
+from bids_brainlm.io.texts import NoTextError, inside
 from bids_brainlm.models import sources
 from bids_brainlm.stages.cache import FileHashes, Stage, digest
 from bids_brainlm.stages.estimate import runs_of, stem, trials_of
@@ -139,7 +140,7 @@ def texted_runs(request: Request, runs: Sequence[RunFiles]) -> tuple[list[Texted
     for run in runs:
         try:
             found.append((run, trials_of(request, run)))
-        except MissingInputError as error:
+        except NoTextError as error:
             without.append(error)
         except BrainLMError as error:
             faults.append(error)
@@ -250,10 +251,8 @@ def _tables(request: Request) -> list[Path]:
 
 
 def _inside(request: Request, name: str) -> Path:
-    path = (request.bids_dir / name).resolve()
-    if not path.is_relative_to(request.bids_dir.resolve()):
-        raise InputError("a table outside the dataset", path, expected=f"a path below {request.bids_dir}")
-    if not path.is_file():
+    path = inside(request.bids_dir, Path(name))
+    if not path.is_file() and not path.is_dir():
         raise MissingInputError(
             "a table that the settings name is not there", path, remedy="check --texts, --facts and split.source"
         )
