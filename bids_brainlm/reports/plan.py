@@ -71,9 +71,15 @@ def _participant(plan: ParticipantPlan) -> list[str]:
 
 def _row(plan: ParticipantPlan, run: RunPlan) -> tuple[str, ...]:
     name = run.name.removeprefix(f"sub-{plan.participant}_")
-    name = name if len(name) <= 44 else name[:20] + "..." + name[-21:]
+    name, space = _short(name, 36), _short(run.space, 20)
     tr = f"{run.tr:.3f}" if run.tr else "?"
-    return name, run.space, run.density, str(run.n_volumes or "?"), tr, str(run.n_trials), str(run.n_texts), run.note
+    return name, space, run.density, str(run.n_volumes or "?"), tr, str(run.n_trials), str(run.n_texts), run.note
+
+
+def _short(text: str, width: int) -> str:
+    """The ends of a long text."""
+    half = (width - 3) // 2
+    return text if len(text) <= width else f"{text[:half]}...{text[-half:]}"
 
 
 def _folds(plan: ParticipantPlan) -> str:

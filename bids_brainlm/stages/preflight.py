@@ -238,7 +238,7 @@ def _runs(request: Request, participant: str, faults: list[BrainLMError]) -> lis
 
 def _run_plan(request: Request, run: RunFiles, trials: pd.DataFrame | None, faults: list[BrainLMError]) -> RunPlan:
     """Sizes of one run; ``trials`` are those with a text, or None."""
-    plan = RunPlan(stem(run), run.space, note="" if trials is not None else "not used: no texts")
+    plan = RunPlan(stem(run), run.space, note="" if trials is not None else "no texts")
     start = 0.0
     with noting(faults):
         tr, start = timing(run.sidecar, run.bold[0])

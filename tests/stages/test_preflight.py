@@ -175,7 +175,7 @@ def test_a_run_without_texts_is_noted_and_is_a_fault_only_when_asked_for(tree: T
     write(tree.events(2), "onset\tduration\tstim_id\n4\t1\tn/a\n")
     found = survey(tree.request(), "01")
     assert found.faults == ()
-    assert [run.note for run in found.runs] == ["", "not used: no texts", ""]
+    assert [run.note for run in found.runs] == ["", "no texts", ""]
     assert found.n_trials == 10
     (fault,) = survey(tree.request(input__tasks="['x']"), "01").faults
     assert isinstance(fault, MissingInputError)
