@@ -32,7 +32,7 @@ from bids_brainlm.io.runfiles import RunFiles, assemble, collecting, events_of, 
 from bids_brainlm.io.series import Derived, Held, Wanted, is_bold, wanted_of
 from bids_brainlm.io.sidecars import Folders, Found
 
-__all__ = ["RunFiles", "default_derivatives", "find_runs", "participants"]
+__all__ = ["RunFiles", "default_derivatives", "find_runs", "look_for_runs", "participants"]
 
 LOGGER = logging.getLogger(__name__)
 
@@ -98,6 +98,22 @@ def find_runs(bids_dir: Path, derivatives: Mapping[str, Path], participant: str,
     ConfigError
         For an unknown filter.
     """
+    runs, fault = look_for_runs(bids_dir, derivatives, participant, settings)
+    if fault:
+        raise fault
+    return runs
+
+
+def look_for_runs(
+    bids_dir: Path, derivatives: Mapping[str, Path], participant: str, settings: Input
+) -> tuple[list[RunFiles], BrainLMError | None]:
+    """Runs whose files are all there, sorted, and what is wrong with the others: what `find_runs` would raise.
+
+    Raises
+    ------
+    BrainLMError
+        As `find_runs` does, for what concerns the participant as a whole.
+    """
     bids_dir, label, wanted, folders = Path(bids_dir), participant.removeprefix("sub-"), wanted_of(settings), Folders()
     _refuse_unknown(bids_dir, label, folders)
     derived = _derived(_roots(bids_dir, derivatives), label, wanted, folders)
@@ -117,9 +133,8 @@ def find_runs(bids_dir: Path, derivatives: Mapping[str, Path], participant: str,
     if not runs and not faults:
         what, expected = "no run has an events table", "..._events.tsv beside the raw BOLD"
         faults = [MissingInputError(what, bids_dir / f"sub-{label}", expected=expected)]
-    if faults:
-        raise one_or_all(faults)
-    return sorted(runs, key=lambda run: natural("_".join(f"{key}-{value}" for key, value in run.entities.items())))
+    runs.sort(key=lambda run: natural("_".join(f"{key}-{value}" for key, value in run.entities.items())))
+    return runs, one_or_all(faults) if faults else None
 
 
 def _subfolders(folder: Path) -> list[str]:

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from bids_brainlm.config import Request
 from bids_brainlm.core import glm
 from bids_brainlm.core.design import nuisance, trial_design
-from bids_brainlm.errors import InputError
+from bids_brainlm.errors import BrainLMError, InputError
 from bids_brainlm.io.betas import Betas, write_betas, write_trials
 from bids_brainlm.io.confounds import load_confounds
 from bids_brainlm.io.derivatives import propagate
 from bids_brainlm.io.events import load_events
-from bids_brainlm.io.layout import default_derivatives, find_runs
+from bids_brainlm.io.layout import default_derivatives, look_for_runs
 from bids_brainlm.io.runfiles import RunFiles
 from bids_brainlm.io.surfaces import common_mask, load_bold
 from bids_brainlm.io.texts import Texts, load_texts
@@ -66,8 +66,17 @@ class Design:
 
 def runs_of(request: Request, participant: str) -> list[RunFiles]:
     """The runs of a participant that the request asks for."""
+    runs, fault = runs_and_fault(request, participant)
+    if fault:
+        raise fault
+    return runs
+
+
+def runs_and_fault(request: Request, participant: str) -> tuple[list[RunFiles], BrainLMError | None]:
+    """Those of the runs whose files are all there, and what is wrong with the others."""
     derivatives = {name: path for name, path in request.derivatives.items() if name != "betas"}
-    return find_runs(request.bids_dir, derivatives or default_derivatives(request.bids_dir), participant, request.config.input)
+    folders = derivatives or default_derivatives(request.bids_dir)
+    return look_for_runs(request.bids_dir, folders, participant, request.config.input)
 
 
 def stem(run: RunFiles) -> str:

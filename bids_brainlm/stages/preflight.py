@@ -39,7 +39,7 @@ from bids_brainlm.io.surfaces import PER_HEMISPHERE, density_of, surface_geometr
 from bids_brainlm.stages import costs
 from bids_brainlm.stages.cache import read_stamp
 from bids_brainlm.stages.costs import KINDS, MASK_SHARE, Sizes
-from bids_brainlm.stages.estimate import runs_of, stem
+from bids_brainlm.stages.estimate import runs_and_fault, stem
 from bids_brainlm.stages.plan import divided, noting, table_faults, texted_runs
 from bids_brainlm.stages.responses import completed
 
@@ -184,7 +184,9 @@ def _of_runs(request: Request, participant: str) -> ParticipantPlan:
     texted, wrong = texted_runs(request, runs)
     faults += wrong
     tables = {stem(run): table[table["keep"]] for run, table in texted}
-    planned = [_run_plan(request, run, tables.get(stem(run)), faults) for run in runs]
+    at_fault = {fault.path for fault in wrong if isinstance(fault, InputError)}
+    notes = {stem(run): "see below" if str(run.events) in at_fault else "no texts" for run in runs}
+    planned = [_run_plan(request, run, tables.get(stem(run)), notes[stem(run)], faults) for run in runs]
     plan = ParticipantPlan(participant, tuple(planned))
     return _divided(request, plan, tables, texted[0][0].events, faults) if texted else replace(plan, faults=tuple(faults))
 
@@ -228,17 +230,17 @@ def _divided(
 
 def _runs(request: Request, participant: str, faults: list[BrainLMError]) -> list[RunFiles]:
     """Runs whose files are all there; what the others lack is a fault."""
+    runs: list[RunFiles] = []
     with noting(faults):
-        return runs_of(request, participant)
-    relaxed = replace(request.config, input=replace(request.config.input, drop_missing=True))
-    with noting([]):
-        return runs_of(replace(request, config=relaxed), participant)
-    return []
+        runs, fault = runs_and_fault(request, participant)
+        if fault:
+            raise fault
+    return runs
 
 
-def _run_plan(request: Request, run: RunFiles, trials: pd.DataFrame | None, faults: list[BrainLMError]) -> RunPlan:
-    """Sizes of one run; ``trials`` are those with a text, or None."""
-    plan = RunPlan(stem(run), run.space, note="" if trials is not None else "no texts")
+def _run_plan(request: Request, run: RunFiles, trials: pd.DataFrame | None, note: str, faults: list[BrainLMError]) -> RunPlan:
+    """Sizes of one run; ``trials`` are those with a text, or None, of which the note says why."""
+    plan = RunPlan(stem(run), run.space, note="" if trials is not None else note)
     start = 0.0
     with noting(faults):
         tr, start = timing(run.sidecar, run.bold[0])
