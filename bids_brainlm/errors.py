@@ -92,7 +92,8 @@ class Faults(BrainLMError):
     """
 
     def __init__(self, faults: Sequence[BrainLMError]) -> None:
-        self.faults = tuple(faults)
+        # What several runs have in common, such as a table of texts, is told once.
+        self.faults = tuple({str(fault): fault for fault in faults}.values())
         codes = {fault.exit_code for fault in self.faults}
         # Faults of different kinds have only in common that the input cannot be used as it is.
         self.exit_code = codes.pop() if len(codes) == 1 else 65

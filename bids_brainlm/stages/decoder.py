@@ -6,6 +6,7 @@ language model is named (with its revision or the hash of its files) and loaded 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,14 +194,14 @@ def assemble(
     """Features, tokenizer and language model as one module, its random start decided by the seed."""
     torch.manual_seed(config.run.random_seed)
     width = llm.get_input_embeddings().weight.shape[1]
+    factory = tokenizers.get(config.model.tokenizer)
+    given = {"n_rows": n_rows, "labels": labels, "width": width, "basis": basis}
     try:
-        tokenizer = tokenizers.get(config.model.tokenizer)(
-            n_rows=n_rows, labels=labels, width=width, basis=basis, **config.model.options
-        )
+        tokenizer = factory(**given, **config.model.options)
     except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"the tokenizer {config.model.tokenizer!r} cannot be built with model.options {config.model.options}: {error}"
-        ) from error
+        known = ", ".join(name for name in inspect.signature(factory).parameters if name not in given)
+        what = f"the tokenizer {config.model.tokenizer!r} cannot be built with model.options {config.model.options}: {error}"
+        raise ConfigError(f"{what}; its options: {known}") from error
     return BrainLM(llm, Features(affine, config.model.vertex_dropout, config.model.vertex_noise), tokenizer)
 
 
