@@ -6,9 +6,12 @@ a *crash file* and ends in one line that names it. ``-v -v`` shows tracebacks on
 
 from __future__ import annotations
 
+import signal
 import tempfile
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from os import getpid
@@ -17,7 +20,7 @@ from pathlib import Path
 import click
 
 from bids_brainlm.config import Outcome
-from bids_brainlm.errors import BrainLMError
+from bids_brainlm.errors import BrainLMError, lines_of
 
 CODES = {
     0: "All that was asked for is done.",
@@ -68,6 +71,29 @@ class Ending:
     tracebacks: bool = False
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as batch systems send at the end of a job's time; nothing but the outermost frame may catch it."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end what runs inside as Ctrl-C does, so that workers are stopped and the record is written."""
+
+    def terminate(signum: int, frame: object) -> None:
+        # One is enough: batch systems repeat it, and the second must not cut short what the first one has begun.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
 def run(command: click.Command, name: str, argv: Sequence[str] | None) -> int:
     """Run a click command, whose context object is an `Ending`, and say on stderr how it ended.
 
@@ -86,16 +112,23 @@ def run(command: click.Command, name: str, argv: Sequence[str] | None) -> int:
         Exit code.
     """
     ending = Ending()
+    args = None if argv is None else list(argv)
     try:
-        return command.main(args=None if argv is None else list(argv), prog_name=name, standalone_mode=False, obj=ending) or 0
+        with _terminable():
+            return command.main(args=args, prog_name=name, standalone_mode=False, obj=ending) or 0
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except Terminated:
+        return _say(name, 143, "terminated; the same command goes on from where it stopped")
     except (click.Abort, KeyboardInterrupt):
         return _say(name, 130, "interrupted; the same command goes on from where it stopped")
     except BrainLMError as error:
         _show(ending)
-        return _say(name, error.exit_code, one_line(error))
+        lines = lines_of(error)
+        for line in lines if len(lines) > 1 else ():
+            click.echo(f"{name}: {one_line(line)}", err=True)
+        return _say(name, error.exit_code, one_line(lines[0]) if len(lines) == 1 else f"{len(lines)} faults")
     except Exception as error:  # The outermost frame: whatever arrives here is a defect and must still end as documented.
         _show(ending)
         where = _write_crash(error, ending.crash_dir)
@@ -103,9 +136,10 @@ def run(command: click.Command, name: str, argv: Sequence[str] | None) -> int:
 
 
 def report(name: str, outcomes: Sequence[Outcome]) -> int:
-    """Say which participants failed and why, one line each, and return the exit code of the whole.
+    """Say which participants failed and why, and return the exit code of the whole.
 
-    One code for all failures stands for itself when nobody succeeded; different ones give 1; success beside failure 75.
+    One line a fault: what several participants have in common is said once. One code for all failures stands for itself when
+    nobody succeeded; different ones give 1; success beside failure 75. An outcome without participant concerns everybody.
 
     >>> report("app", [Outcome("01"), Outcome("02")])
     0
@@ -113,14 +147,35 @@ def report(name: str, outcomes: Sequence[Outcome]) -> int:
     failed = [outcome for outcome in outcomes if outcome.exit_code]
     if not failed:
         return 0
-    for outcome in failed:
-        for error in outcome.errors:
-            click.echo(f"sub-{outcome.participant}: {one_line(error)}", err=True)
+    for error in dict.fromkeys(error for outcome in failed for error in outcome.errors):
+        who = [outcome.participant for outcome in failed if error in outcome.errors]
+        click.echo(f"{_labels(who)}{one_line(error)}", err=True)
+    everybody = next((outcome for outcome in failed if not outcome.participant), None)
+    if everybody:
+        return _say(name, everybody.exit_code, _reason("nothing can be done", [everybody]))
     codes = {outcome.exit_code for outcome in failed}
     code = 75 if len(failed) < len(outcomes) else codes.pop() if len(codes) == 1 else 1
     labels = ", ".join(outcome.participant for outcome in failed)
-    reason = f"{len(failed)} of {len(outcomes)} participants failed ({labels})"
-    return _say(name, code, f"{reason}: {one_line(failed[0].errors[0])}" if len(failed) == 1 else reason)
+    return _say(name, code, _reason(f"{len(failed)} of {len(outcomes)} participants failed ({labels})", failed))
+
+
+def _labels(participants: Sequence[str]) -> str:
+    """``sub-01: ``; those of many participants are counted.
+
+    >>> _labels(["01"]), _labels([str(i) for i in range(12)]), _labels([""])
+    ('sub-01: ', 'sub-0 and 11 others: ', '')
+    """
+    if not participants[0]:
+        return ""
+    few = len(participants) <= 10
+    others = "" if few else f" and {len(participants) - 1} others"
+    return ", ".join(f"sub-{who}" for who in (participants if few else participants[:1])) + f"{others}: "
+
+
+def _reason(what: str, failed: Sequence[Outcome]) -> str:
+    """With the fault itself where there is only one."""
+    errors = {error for outcome in failed for error in outcome.errors}
+    return f"{what}: {one_line(errors.pop())}" if len(errors) == 1 else what
 
 
 def _say(name: str, code: int, reason: str) -> int:

@@ -1,7 +1,8 @@
 """The output as a BIDS derivatives data set: what stands at its root, and where it may stand.
 
 Many processes (one a participant, on a cluster) write into one data set at once. Every file at the root is therefore a
-function of the inputs alone, or joined with what is already there, and replaced atomically; whatever a user added stays.
+function of the inputs alone, or joined with what is already there under a lock, and replaced atomically; whatever a user
+added stays.
 """
 
 from __future__ import annotations
@@ -13,7 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from bids_brainlm.errors import ConfigError, InputError
-from bids_brainlm.io.files import atomic_write, read_json, read_tsv, write_json, write_text, write_tsv
+from bids_brainlm.io.files import (
+    atomic_write,
+    locked,
+    make_folder,
+    read_json,
+    read_tsv,
+    remove_remnants,
+    write_json,
+    write_text,
+    write_tsv,
+)
 from bids_brainlm.io.layout import participants
 from bids_brainlm.io.names import bids_folder, bids_name
 
@@ -41,6 +52,9 @@ DESCRIPTIONS = {
     "brain": "Voxels of the single-trial responses.",
 }
 """``desc-`` label -> what it means (descriptions.tsv)."""
+
+_SHARED = ("dataset_description-", "README-", "bidsignore-", "descriptions-", "participants-")
+"""How names of what this module had not finished writing begin."""
 
 README = """# bids_brainlm derivatives
 
@@ -112,15 +126,22 @@ def init_dataset(
     """
     out_dir, raw_dir = Path(out_dir), Path(raw_dir)
     check_output(out_dir, raw_dir, links)
-    out_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(out_dir)
+    with locked(out_dir, "dataset"):
+        for folder in (out_dir, out_dir / "logs"):
+            remove_remnants(folder, prefix=_SHARED)
+        return _write_root(out_dir, raw_dir, links, version, {**DESCRIPTIONS, **(descriptions or {})})
+
+
+def _write_root(
+    out_dir: Path, raw_dir: Path, links: Mapping[str, Path], version: str, descriptions: Mapping[str, str]
+) -> list[Path]:
     paths = [write_json(out_dir / "dataset_description.json", _description(out_dir, raw_dir, links, version))]
     readmes = sorted(path for path in out_dir.glob("README*") if path.is_file())
     paths.append(readmes[0] if readmes else write_text(out_dir / "README.md", README))
     paths.append(_add_lines(out_dir / ".bidsignore", IGNORED))
-    described = {f"desc-{key}": text for key, text in {**DESCRIPTIONS, **(descriptions or {})}.items()}
-    paths.append(
-        _add_rows(out_dir / "descriptions.tsv", "desc_id", {key: {"description": text} for key, text in described.items()})
-    )
+    described = {f"desc-{key}": {"description": text} for key, text in descriptions.items()}
+    paths.append(_add_rows(out_dir / "descriptions.tsv", "desc_id", described))
     everyone: dict[str, dict[str, str]] = {f"sub-{label}": {} for label in participants(raw_dir)}
     paths.append(_add_rows(out_dir / "participants.tsv", "participant_id", everyone))
     return paths

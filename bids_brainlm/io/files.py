@@ -2,7 +2,9 @@ r"""Tables and JSON, read as strictly as BIDS writes them, and written so that n
 
 A BIDS *table* is UTF-8 text, one row a line, fields parted by tabs, the first line naming the columns, ``n/a`` for a
 missing value. Real tables also come with a byte order mark, Windows line ends, or the quotation marks that spreadsheets add.
-Writing is *atomic*: into a hidden file beside the target, flushed to the disk, then renamed.
+Writing is *atomic*: into a hidden file beside the target, flushed to the disk, then renamed. What several processes write
+together is written under a *lock*, an empty file below ``logs/locks``; a hidden file that a killed process left behind is a
+*remnant*, which the next holder of the lock takes away.
 
 >>> parse_tsv("onset\ttext\r\n1\tn/a\r\n2\t\"say \"\"hi\"\"\"\r\n", "events.tsv")
 {'onset': ['1', '2'], 'text': [None, 'say "hi"']}
@@ -11,9 +13,11 @@ Writing is *atomic*: into a hidden file beside the target, flushed to the disk, 
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,8 +26,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 
-from bids_brainlm.errors import InputError, MissingInputError
+from bids_brainlm.errors import InputError, MissingInputError, OutputError
 
 Columns = dict[str, list[str | None]]
 
@@ -119,17 +124,98 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a path to write to, in the same folder and with the same extension, that becomes ``path`` if all goes well.
 
     The folder is made. On an exception the temporary file is removed and what stood at ``path`` stays as it was.
+
+    Raises
+    ------
+    OutputError
+        When the disk is full or the folder cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     stem, dot, extension = path.name.lstrip(".").partition(".")
     temporary = path.with_name(f".{stem[:80]}-{uuid.uuid4().hex}{dot}{extension}")
     try:
         yield temporary
         _flush(temporary)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in _FULL or _is_about(error, path.parent):
+            raise _unwritable(error, path) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a folder with all above it.
+
+    Raises
+    ------
+    OutputError
+        When it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(error, folder) from error
+    return folder
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_REMNANT = re.compile(r"\.(.+)-[0-9a-f]{32}(\.[^/]*)?|\..+\.partial")
+
+
+def _is_about(error: OSError, folder: Path) -> bool:
+    """Whether it is this folder that cannot be written, and not an input that cannot be read."""
+    named = error.filename is not None and Path(os.fsdecode(error.filename)).parent == folder
+    return named and error.errno in {errno.EACCES, errno.EPERM}
+
+
+def _unwritable(error: OSError, path: Path) -> OutputError:
+    remedy = (
+        "free space, or choose another place" if error.errno in _FULL - {errno.EROFS} else "choose a folder that can be written"
+    )
+    return OutputError(f"cannot be written ({error.strerror})", path, remedy=remedy)
+
+
+@contextmanager
+def locked(out_dir: Path, name: str, *, seconds: float = 600) -> Iterator[None]:
+    """Hold the lock of one thing in an output dataset: ``dataset`` for what all processes share, else ``sub-01`` ...
+
+    The lock ends with the process, however that ends.
+
+    Raises
+    ------
+    OutputError
+        When another process holds it for longer than ``seconds``.
+    """
+    path = make_folder(out_dir / "logs" / "locks") / f"{name}.lock"
+    try:
+        with FileLock(path, timeout=seconds):
+            yield
+    except Timeout as error:
+        remedy = "wait for it to end, or end it; then give the same command again"
+        raise OutputError(f"another run is working on {name}", path, remedy=remedy) from error
+    except OSError as error:
+        if Path(os.fsdecode(error.filename or "")) == path:
+            raise _unwritable(error, path) from error
+        raise
+
+
+def remove_remnants(folder: Path, prefix: str | tuple[str, ...] = "", *, deep: bool = False) -> None:
+    """Take away what a killed process had not finished writing; only where no other process can be writing.
+
+    Parameters
+    ----------
+    folder : Path
+    prefix : str or tuple of str
+        How the names of the finished files would begin.
+    deep : bool
+        Whether folders below are cleaned too.
+    """
+    for path in folder.rglob(".*") if deep else folder.glob(".*"):
+        if _REMNANT.fullmatch(path.name) and path.name[1:].startswith(prefix) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

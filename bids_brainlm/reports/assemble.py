@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from bids_brainlm.config import Outcome, Request, to_toml
 from bids_brainlm.errors import BrainLMError, MissingInputError
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, Predictions, phenotype, primary_of
 from bids_brainlm.io.betas import read_betas
-from bids_brainlm.io.files import read_header, read_json, read_tsv, write_json, write_text, write_tsv
+from bids_brainlm.io.files import atomic_write, read_header, read_json, read_tsv, write_json, write_text, write_tsv
 from bids_brainlm.io.matrices import find_betas
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.reports import panels
@@ -65,20 +66,41 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
         parcels=groups["parcels"],
         training=groups["training"],
     )
-    write_text(request.out_dir / "logs" / f"sub-{participant}_CITATION.md", method_text(facts))
-    write_text(request.out_dir / "logs" / "CITATION.bib", bibliography(facts))
+    _write_method_text(request, participant, facts)
     return write_text(request.out_dir / f"sub-{participant}.html", participant_page(page))
 
 
-def write_group(request: Request) -> Path:
+def write_boilerplate(request: Request, participant: str) -> Path:
+    """Write the method text of a participant and its references, from the settings and whatever outputs are there."""
+    tables = {desc: _table(find_beh(request, participant, desc)) for desc in TABLES}
+    sidecars = [read_json(path) for path in find_models(request, participant)]
+    return _write_method_text(request, participant, _facts(request, participant, tables, sidecars))
+
+
+def _write_method_text(request: Request, participant: str, facts: MethodFacts) -> Path:
+    write_text(request.out_dir / "logs" / "CITATION.bib", bibliography(facts))
+    return write_text(request.out_dir / "logs" / f"sub-{participant}_CITATION.md", method_text(facts))
+
+
+def write_group(request: Request, labels: Sequence[str]) -> dict[str, str]:
     """Write ``phenotype/decodingmetrics.tsv`` and ``group.html`` from what the participants wrote.
+
+    Parameters
+    ----------
+    request : Request
+    labels : sequence of str
+        Participants that are to be in it.
+
+    Returns
+    -------
+    dict of str to str
+        Participant without results -> what is missing.
 
     Raises
     ------
     MissingInputError
         When no participant has a metrics table.
     """
-    labels = request.participants or tuple(sorted(p.name[4:] for p in request.out_dir.glob("sub-*") if p.is_dir()))
     found = {who: _table(find_beh(request, who, "metrics")) for who in labels}
     summaries = {f"sub-{who}": _numbers(table) for who, table in found.items() if table is not None}
     missing = [f"sub-{who}" for who, table in found.items() if table is None]
@@ -106,7 +128,9 @@ def write_group(request: Request) -> Path:
         tests={who: test for who, test in tests.items() if test is not None},
         pages={who: f"{who}.html" for who in summaries if (request.out_dir / f"{who}.html").is_file()},
     )
-    return write_text(request.out_dir / "group.html", group_page(page))
+    write_text(request.out_dir / "group.html", group_page(page))
+    hint = "remedy: run the participant level for it; its log says how it ended"
+    return {who[4:]: f"no results of {who}: {request.out_dir / who} ({hint})" for who in missing}
 
 
 def _n_permutations(request: Request, participant: str) -> int:
@@ -170,8 +194,8 @@ def _place(geometry: Geometry | None) -> tuple[int | None, Any]:
 
 def _write_panel(out_dir: Path, who: str, panel: Panel) -> None:
     path = out_dir / who / "figures" / f"{who}_desc-{panel.name}{panel.extension}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(panel.image)
+    with atomic_write(path) as partial:
+        partial.write_bytes(panel.image)
 
 
 def _name(bids_dir: Path) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import logging
 import os
 import resource
 import sys
@@ -24,8 +25,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from bids_brainlm import __version__
-from bids_brainlm.io.files import atomic_write
+from bids_brainlm.errors import InputError, OutputError
+from bids_brainlm.io.files import atomic_write, make_folder
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,11 @@ class Stage:
     after: tuple[str, ...] = ()
     heavy: bool = False
 
+    @property
+    def kind(self) -> str:
+        """What stages of all runs and participants have in common: estimate, train ..."""
+        return self.name.rpartition("_")[2]
+
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
@@ -70,34 +81,60 @@ def digest(*things: Any) -> str:
 
 
 class FileHashes:
-    """SHA-256 of files, remembered by (path, size, time of change) in a file of the work directory."""
+    """SHA-256 of files, remembered by (path, size, time of change) in an index file that processes share.
 
-    def __init__(self, store: Path) -> None:
-        self.store = store
-        self.known: dict[str, str] = {}
-        if store.is_file():
-            try:
-                self.known = json.loads(store.read_text())
-            except json.JSONDecodeError:
-                # A memory that a crash cut short is only a slower start.
-                self.known = {}
+    Parameters
+    ----------
+    folder : Path
+        Where the index is. What is remembered cannot be out of date, so that it may serve any dataset and any run.
+
+    Attributes
+    ----------
+    asked : dict of str to str
+        Path -> SHA-256 of the files that were asked for in this process.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.store = folder / "hashes.json"
+        self.known = self._stored()
+        self.asked: dict[str, str] = {}
 
     def __call__(self, path: Path) -> str:
         if path.is_dir():
             return digest([(str(p.relative_to(path)), self(p)) for p in sorted(path.rglob("*")) if p.is_file()])
-        stat = path.stat()
-        label = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
-        if label not in self.known:
-            with path.open("rb") as stream:
-                self.known[label] = hashlib.file_digest(stream, "sha256").hexdigest()
+        try:
+            stat = path.stat()
+            label = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+            if label not in self.known:
+                with path.open("rb") as stream:
+                    self.known[label] = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            remedy = "check its permissions, and whether its content was fetched"
+            raise InputError(f"cannot be read ({error.strerror})", path, remedy=remedy) from error
+        self.asked[str(path)] = self.known[label]
         return self.known[label]
 
     def many(self, paths: Iterable[Path | None]) -> list[str]:
         return [self(path) for path in paths if path is not None]
 
     def save(self) -> None:
-        with atomic_write(self.store) as partial:
-            partial.write_text(json.dumps(self.known))
+        """Add what was learnt to the index."""
+        try:
+            with FileLock(make_folder(self.store.parent) / "hashes.lock"):
+                self.known = self._stored() | self.known
+                with atomic_write(self.store) as partial:
+                    partial.write_text(json.dumps(self.known))
+        except (OutputError, PermissionError) as error:
+            # An index made beforehand may be shared read-only; without it, only the next start is slower.
+            LOGGER.warning("the index of input files is not kept: %s", error)
+
+    def _stored(self) -> dict[str, str]:
+        try:
+            known: dict[str, str] = json.loads(self.store.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            # A memory that is not there, or that a crash cut short, is only a slower start.
+            return {}
+        return known
 
 
 def stamp_path(out_dir: Path, name: str) -> Path:
@@ -139,7 +176,7 @@ def run(stage: Stage, context: Any, out_dir: Path) -> list[Path]:
         Output dataset.
     """
     module, _, name = stage.function.partition(":")
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     former = void(out_dir, stage.name)
     written: list[Path] = getattr(importlib.import_module(module), name)(context, **stage.arguments)
     for path in former - set(written):
@@ -149,6 +186,7 @@ def run(stage: Stage, context: Any, out_dir: Path) -> list[Path]:
         "key": stage.key,
         "outputs": {str(path.relative_to(out_dir)): path.stat().st_size for path in written},
         "seconds": round(time.perf_counter() - start, 2),
+        "cpu_seconds": round(time.process_time() - cpu, 2),
         "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 2),
         "version": __version__,
         "process": os.getpid(),

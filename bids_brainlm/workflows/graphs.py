@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from pathlib import Path
 
 from nipype.interfaces.utility import Merge
 from nipype.pipeline import engine as pe
@@ -12,8 +13,11 @@ from bids_brainlm.config import Request
 from bids_brainlm.stages.cache import Stage
 from bids_brainlm.workflows.nodes import RunHeavyStage, RunStage, to_json
 
+Memory = Callable[[str, str], float]
+"""(participant, kind of stage) -> expected memory in GB."""
 
-def init_participant_wf(request: Request, participant: str, stages: Sequence[Stage]) -> pe.Workflow:
+
+def init_participant_wf(request: Request, participant: str, stages: Sequence[Stage], memory: Memory) -> pe.Workflow:
     """One node a stage that has to run.
 
     Parameters
@@ -22,6 +26,8 @@ def init_participant_wf(request: Request, participant: str, stages: Sequence[Sta
     participant : str
     stages : sequence of Stage
         Those that are not fresh, in an order in which they can run.
+    memory : callable
+        Expected memory of a stage, which decides how many run side by side.
     """
     workflow = pe.Workflow(name=f"sub_{_clean(participant)}_wf")
     nodes: dict[str, pe.Node] = {}
@@ -32,7 +38,7 @@ def init_participant_wf(request: Request, participant: str, stages: Sequence[Sta
             interface,
             name=_clean(stage.name),
             n_procs=max(request.config.run.omp_nthreads, 1),
-            mem_gb=4.0 if stage.heavy else 1.0,
+            mem_gb=memory(participant, stage.kind),
         )
         # What decides whether a stage runs is its stamp; a node that is here must run, whatever Nipype remembers.
         node.overwrite = True
@@ -47,12 +53,22 @@ def init_participant_wf(request: Request, participant: str, stages: Sequence[Sta
     return workflow
 
 
-def init_bids_brainlm_wf(request: Request, plans: Mapping[str, Sequence[Stage]]) -> pe.Workflow:
-    """Everything that has to run, for all participants side by side."""
-    workflow = pe.Workflow(name="bids_brainlm_wf", base_dir=str(request.work_dir))
+def init_bids_brainlm_wf(request: Request, plans: Mapping[str, Sequence[Stage]], memory: Memory, base_dir: Path) -> pe.Workflow:
+    """Everything that has to run, for all participants side by side.
+
+    Parameters
+    ----------
+    request : Request
+    plans : mapping of participant to stages
+        Those that have to run.
+    memory : callable
+    base_dir : Path
+        Folder of Nipype's own, which no other process uses.
+    """
+    workflow = pe.Workflow(name="bids_brainlm_wf", base_dir=str(base_dir))
     for participant, stages in plans.items():
         if stages:
-            workflow.add_nodes([init_participant_wf(request, participant, stages)])
+            workflow.add_nodes([init_participant_wf(request, participant, stages, memory)])
     crashes = request.out_dir / "logs" / "crashes"
     workflow.config["execution"] |= {
         "crashdump_dir": str(crashes),
@@ -63,6 +79,26 @@ def init_bids_brainlm_wf(request: Request, plans: Mapping[str, Sequence[Stage]])
         "check_version": "false",
     }
     return workflow
+
+
+def draw(plans: Mapping[str, Sequence[Stage]], to_run: Container[str]) -> str:
+    """The stages of all participants and what they wait for, in the language of Graphviz; those to run are filled.
+
+    Parameters
+    ----------
+    plans : mapping of participant to stages
+    to_run : container of str
+        Names of stages.
+    """
+    lines = ["digraph bids_brainlm {", '  rankdir="LR";', '  node [shape=box, fontname="sans-serif"];']
+    for who, stages in plans.items():
+        lines += [f'  subgraph "cluster_{who}" {{', f'    label="sub-{who}";']
+        for stage in stages:
+            style = ', style=filled, fillcolor="lightgrey"' if stage.name in to_run else ""
+            lines.append(f'    "{stage.name}" [label="{stage.name.removeprefix(f"sub-{who}_")}"{style}];')
+        lines += [f'    "{before}" -> "{stage.name}";' for stage in stages for before in stage.after]
+        lines.append("  }")
+    return "\n".join([*lines, "}", ""])
 
 
 def _clean(name: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import pdb
+import signal
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -12,13 +14,10 @@ from typing import Any
 from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, traits
 
 from bids_brainlm.config import Request, as_tree, build
-from bids_brainlm.errors import BrainLMError, lines_of
-from bids_brainlm.io.files import atomic_write
+from bids_brainlm.errors import BrainLMError, InputError, lines_of
 from bids_brainlm.stages import cache
 
 LOGGER = logging.getLogger(__name__)
-
-INTERRUPTED = 130
 
 
 def to_json(request: Request) -> str:
@@ -29,16 +28,10 @@ def to_json(request: Request) -> str:
 def from_json(text: str) -> Request:
     fields: dict[str, Any] = json.loads(text)
     paths = {name: Path(fields[name]) for name in ("bids_dir", "out_dir", "work_dir")}
+    paths |= {name: Path(fields[name]) for name in ("database_dir", "plugin_file") if fields[name] is not None}
     derivatives = {name: Path(path) for name, path in fields["derivatives"].items()}
-    return Request(
-        **{
-            **fields,
-            **paths,
-            "derivatives": derivatives,
-            "participants": tuple(fields["participants"]),
-            "config": build(fields["config"]),
-        }
-    )
+    lists = {name: tuple(fields[name]) for name in ("participants", "debug", "command")}
+    return Request(**{**fields, **paths, **lists, "derivatives": derivatives, "config": build(fields["config"])})
 
 
 def level_of(verbosity: int) -> int:
@@ -70,17 +63,15 @@ class RunStage(SimpleInterface):
         # A worker process starts without handlers; in the main process this does nothing.
         logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
         logging.getLogger("bids_brainlm").setLevel(level_of(request.verbosity))
+        start = time.perf_counter()
         try:
-            start = time.perf_counter()
             cache.run(stage, request, request.out_dir)
-            LOGGER.info("%s: done in %.0f s", stage.name, time.perf_counter() - start)
-        except BrainLMError as error:
-            # The crash file of Nipype holds the traceback; this holds the one line that the user is to read.
-            _write_fault(request, stage.name, lines_of(error), error.exit_code)
+        except Exception as error:
+            FAULTS[stage.name] = _fault(request, stage, error)
+            if "pdb" in request.debug:
+                pdb.post_mortem(error.__traceback__)
             raise
-        except KeyboardInterrupt:
-            _write_fault(request, stage.name, ("interrupted",), INTERRUPTED)
-            raise
+        LOGGER.info("%s: done in %.0f s", stage.name, time.perf_counter() - start)
         self._results["name"] = stage.name
         return runtime
 
@@ -91,31 +82,44 @@ class RunHeavyStage(RunStage):
     input_spec = _GpuStageInput
 
 
-def fault_path(request: Request, stage: str) -> Path:
-    """Where a stage leaves the message of its fault."""
-    return request.work_dir / "faults" / f"{stage}.json"
+FAULTS: dict[str, dict[str, Any]] = {}
+"""Name of a stage that failed in this process or one of its workers -> ``errors`` (lines for the user) and ``exit_code``.
+
+A crash file of Nipype holds the traceback; this holds what the user is to read. Workers send theirs back with the result.
+"""
+
+_MEMORY = "raise the memory of the job or container, lower --nprocs, or try --low-mem; the same command goes on from here"
 
 
-def read_fault(request: Request, stage: str) -> dict[str, Any]:
-    """``errors`` and ``exit_code`` of the fault of a stage; empty when it left none."""
-    path = fault_path(request, stage)
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
+def stage_of(node: Any) -> cache.Stage:
+    """The stage that a node runs."""
+    return cache.Stage.from_json(node.inputs.stage)
 
 
-def stop_when_interrupted(node: Any, status: str) -> None:
-    """Status callback: Nipype takes an interruption for the crash of one node and goes on with the others.
+def killed(node: Any, exit_code: int) -> dict[str, Any]:
+    """Fault of a stage whose process ended without a word.
 
-    Raises
-    ------
-    KeyboardInterrupt
-        When that is what ended the node.
+    Parameters
+    ----------
+    node : nipype Node
+    exit_code : int
+        Of the process; negative for a signal.
     """
-    if status == "exception" and isinstance(node.interface, RunStage):
-        request, stage = from_json(node.inputs.request), cache.Stage.from_json(node.inputs.stage)
-        if read_fault(request, stage.name).get("exit_code") == INTERRUPTED:
-            raise KeyboardInterrupt
+    name, out_dir = stage_of(node).name, from_json(node.inputs.request).out_dir
+    if exit_code == -signal.SIGKILL:
+        what, remedy = f"the process of {name} was killed (SIGKILL), most likely for want of memory", _MEMORY
+    else:
+        how = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
+        what, remedy = f"the process of {name} ended without a result ({how})", "give the same command again; -v -v says more"
+    return {"errors": (str(InputError(what, out_dir, remedy=remedy)),), "exit_code": 1}
 
 
-def _write_fault(request: Request, stage: str, errors: tuple[str, ...], exit_code: int) -> None:
-    with atomic_write(fault_path(request, stage)) as partial:
-        partial.write_text(json.dumps({"errors": errors, "exit_code": exit_code}))
+def _fault(request: Request, stage: cache.Stage, error: Exception) -> dict[str, Any]:
+    """What the user is to read of an exception."""
+    if isinstance(error, BrainLMError):
+        return {"errors": lines_of(error), "exit_code": error.exit_code}
+    said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return {"errors": (f"{stage.name} needs more memory than there is ({said}) (remedy: {_MEMORY})",), "exit_code": 1}
+    where = request.out_dir / "logs" / "crashes"
+    return {"errors": (f"{stage.name} failed ({said}); the traceback is in {where}",), "exit_code": 1}

@@ -1,44 +1,57 @@
 """Plan, run and report: what the command line calls.
 
 Participants whose plan shows a fault are named and left out; the others go on. Nipype runs the stages that are not fresh and
-keeps crash files; whether a participant is done is decided by its stamps alone.
+keeps crash files; whether a participant is done is decided by its stamps alone. Many processes may work on one output dataset,
+each on participants of its own: who works on one holds its lock.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import time
-from collections.abc import Sequence
-from importlib import metadata
+import resource
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+
+import yaml
 
 from bids_brainlm import __version__
-from bids_brainlm.config import Outcome, Request, to_toml
-from bids_brainlm.errors import BrainLMError, MissingInputError, MissingResourceError, lines_of
+from bids_brainlm.config import Outcome, Request, gigabytes
+from bids_brainlm.errors import BrainLMError, ConfigError, Faults, MissingInputError, OutputError, lines_of
 from bids_brainlm.io.derivatives import init_dataset
-from bids_brainlm.io.files import write_json, write_text
+from bids_brainlm.io.files import locked, make_folder, remove_remnants, write_text
 from bids_brainlm.io.layout import default_derivatives, participants
+from bids_brainlm.reports.plan import plan_text
 from bids_brainlm.stages import cache
+from bids_brainlm.stages.checks import survey_request
 from bids_brainlm.stages.plan import plan, refuse_unknown
+from bids_brainlm.stages.preflight import memory_of, survey_all
+from bids_brainlm.workflows import resources
+from bids_brainlm.workflows.provenance import Record
 
 LOGGER = logging.getLogger(__name__)
 
-VERSIONS = (
-    "torch",
-    "transformers",
-    "peft",
-    "bitsandbytes",
-    "accelerate",
-    "nilearn",
-    "nibabel",
-    "nipype",
-    "numpy",
-    "scipy",
-    "templateflow",
-)
+_OURS = ("checkpoints", "low-mem", "cache", "run-*", "hashes.json", "hashes.lock")
+"""What this program leaves in a work folder."""
+
+
+def dry_run(request: Request) -> tuple[str, list[Outcome]]:
+    """The plan for every participant, without a byte written.
+
+    Returns
+    -------
+    text : str
+    outcomes : list of Outcome
+        What would stop the run; the participant is empty for what concerns all.
+    """
+    plans = survey_all(request, _asked(request))
+    shared = survey_request(request)
+    outcomes = [_failed("", Faults(shared))] if shared else []
+    outcomes += [_failed(item.participant, Faults(item.faults)) if item.faults else Outcome(item.participant) for item in plans]
+    return plan_text(request, plans, shared), outcomes
 
 
 def run_participants(request: Request) -> list[Outcome]:
@@ -49,106 +62,221 @@ def run_participants(request: Request) -> list[Outcome]:
     list of Outcome
         One a participant, in the order asked for.
     """
-    start, label = time.time(), f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid4()}"
-    asked = request.participants or tuple(participants(request.bids_dir))
-    derivatives = request.derivatives or default_derivatives(request.bids_dir)
-    init_dataset(request.out_dir, request.bids_dir, derivatives, __version__)
-    request.work_dir.mkdir(parents=True, exist_ok=True)
-    outcomes, plans = _plan(request, asked)
-    stale = {who: [s for s in stages if not cache.is_fresh(request.out_dir, s)] for who, stages in plans.items()}
-    # A stage whose inputs are made anew is made anew too.
-    stale = {who: _with_followers(plans[who], stages) for who, stages in stale.items()}
-    if request.reports_only:
-        stale = {who: [] for who in stale}
-    write_text(request.out_dir / "logs" / f"{label}.toml", to_toml(request.config))
+    asked = _asked(request)
+    _raise_file_limit()
+    _init(request)
+    record = Record(request)
+    record.write_settings()
     try:
-        refuse_unknown(request, (stage for stages in stale.values() for stage in stages))
-    except MissingResourceError as error:
-        outcomes |= {who: Outcome(who, lines_of(error), error.exit_code) for who, stages in stale.items() if stages}
-    else:
-        _execute(request, stale)
-    outcomes |= {who: _outcome(request, who, stages) for who, stages in plans.items() if who not in outcomes}
-    _write_reports(request, outcomes, {who for who, stages in stale.items() if stages})
-    executed = {who: [s.name for s in stages if cache.is_fresh(request.out_dir, s)] for who, stages in stale.items()}
-    _log(request, label, start, outcomes, executed, {who: len(plans[who]) - len(stages) for who, stages in stale.items()})
-    return [outcomes[who] for who in asked]
+        with ExitStack() as held:
+            _run(request, asked, record, held)
+        record.ended = "done"
+    finally:
+        _keep(record)
+    return [record.outcomes[who] for who in asked]
 
 
 def run_group(request: Request) -> list[Outcome]:
-    """Do the group level: gather what the participants wrote."""
+    """Do the group level: gather what the participants wrote.
+
+    Returns
+    -------
+    list of Outcome
+        One a participant; those without results have an error.
+    """
     from bids_brainlm.reports.assemble import write_group
 
-    write_group(request)
-    return []
+    _init(request)
+    record = Record(request)
+    record.write_settings()
+    try:
+        with locked(request.out_dir, "group"):
+            missing = write_group(request, _asked(request))
+        record.outcomes = {who: Outcome(who, (missing[who],), 66) if who in missing else Outcome(who) for who in _asked(request)}
+        record.ended = "done"
+    finally:
+        _keep(record)
+    return list(record.outcomes.values())
 
 
-def _plan(request: Request, asked: Sequence[str]) -> tuple[dict[str, Outcome], dict[str, list[cache.Stage]]]:
-    known = participants(request.bids_dir)
-    hashes = cache.FileHashes(request.work_dir / "hashes.json")
-    outcomes: dict[str, Outcome] = {}
-    plans: dict[str, list[cache.Stage]] = {}
+def _keep(record: Record) -> None:
+    try:
+        record.write()
+        if record.request.resource_monitor:
+            record.write_resources()
+    except OutputError as error:
+        # What ended the run is what the user must see, not that it could not be written down too.
+        LOGGER.error("%s", error)
+
+
+def _asked(request: Request) -> tuple[str, ...]:
+    return request.participants or tuple(participants(request.bids_dir))
+
+
+def _init(request: Request) -> None:
+    """Make the folders, or say why they cannot be made."""
+    init_dataset(request.out_dir, request.bids_dir, request.derivatives or default_derivatives(request.bids_dir), __version__)
+    if request.clean_workdir:
+        for path in [path for name in _OURS for path in request.work_dir.glob(name)]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    make_folder(request.work_dir)
+
+
+def _run(request: Request, asked: Sequence[str], record: Record, held: ExitStack) -> None:
+    hashes = cache.FileHashes(request.database_dir or request.work_dir)
+    try:
+        _plan(request, asked, hashes, record)
+    finally:
+        record.inputs = hashes.asked
+        hashes.save()
+    stale = {who: _to_run(request, stages) for who, stages in record.plans.items()}
+    if request.write_graph:
+        _write_graph(request, record, {stage.name for stages in stale.values() for stage in stages})
+    if request.boilerplate_only:
+        _write_boilerplate(request, record)
+        return
+    for who in [who for who, stages in stale.items() if stages]:
+        try:
+            held.enter_context(locked(request.out_dir, f"sub-{who}", seconds=0))
+        except OutputError as error:
+            record.outcomes[who] = _failed(who, error)
+            del stale[who]
+        else:
+            _clean_up_after_kill(request, who)
+            # It may have been finished by the run that held the lock.
+            stale[who] = _to_run(request, record.plans[who])
+    record.executed = stale
+    try:
+        refuse_unknown(request, (stage for stages in stale.values() for stage in stages))
+    except BrainLMError as error:
+        record.outcomes |= {who: _failed(who, error) for who, stages in stale.items() if stages}
+    else:
+        _execute(request, stale)
+    done = {who: _outcome(request, who, stages) for who, stages in record.plans.items() if who not in record.outcomes}
+    record.outcomes |= done
+    if "reports" not in request.config.run.skip:
+        _write_reports(request, record)
+
+
+def _plan(request: Request, asked: Sequence[str], hashes: cache.FileHashes, record: Record) -> None:
+    """Plans of all participants, and the faults of all, before any work."""
+    known = set(participants(request.bids_dir))
     for who in asked:
         try:
             if who not in known and "betas" not in request.derivatives:
-                expected = f"one of {', '.join(known)}"
+                expected = f"one of {', '.join(sorted(known))}"
                 remedy = "check --participant-label; in a container, check the bind mount"
                 raise MissingInputError(f"no participant sub-{who}", request.bids_dir, expected=expected, remedy=remedy)
-            plans[who] = plan(request, who, hashes)
+            record.plans[who] = plan(request, who, hashes)
         except BrainLMError as error:
-            outcomes[who] = Outcome(who, lines_of(error), error.exit_code)
-    hashes.save()
-    return outcomes, plans
+            record.outcomes[who] = _failed(who, error)
+            for line in lines_of(error):
+                LOGGER.warning("sub-%s: %s", who, line)
 
 
-def _with_followers(stages: Sequence[cache.Stage], stale: Sequence[cache.Stage]) -> list[cache.Stage]:
-    names = {stage.name for stage in stale}
+def _failed(participant: str, error: BrainLMError) -> Outcome:
+    return Outcome(participant, lines_of(error), error.exit_code)
+
+
+def _to_run(request: Request, stages: Sequence[cache.Stage]) -> list[cache.Stage]:
+    """Stages that are not fresh, and those that read what these will make anew, but for what is to be skipped."""
+    if request.reports_only:
+        return []
+    stale = _with_followers(stages, [stage for stage in stages if not cache.is_fresh(request.out_dir, stage)])
+    skipped = _with_followers(stages, [stage for stage in stale if stage.kind in request.config.run.skip])
+    return [stage for stage in stale if stage not in skipped]
+
+
+def _with_followers(stages: Sequence[cache.Stage], some: Iterable[cache.Stage]) -> list[cache.Stage]:
+    names = {stage.name for stage in some}
     for stage in stages:
         if names & set(stage.after):
             names.add(stage.name)
     return [stage for stage in stages if stage.name in names]
 
 
+def _clean_up_after_kill(request: Request, who: str) -> None:
+    out = request.out_dir
+    remove_remnants(out / f"sub-{who}", deep=True)
+    remove_remnants(out, prefix=f"sub-{who}-")
+    remove_remnants(out / "logs" / "stages", prefix=f"sub-{who}_")
+
+
 def _execute(request: Request, plans: dict[str, list[cache.Stage]]) -> None:
-    if not any(plans.values()):
+    """Run stages under Nipype; what came of them is in their stamps and in `nodes.FAULTS`."""
+    waiting = [stage for stages in plans.values() for stage in stages]
+    if not waiting:
         return
-    _quiet_nipype(request)
-    from bids_brainlm.workflows import nodes
+    # Each process has a folder of its own: nobody else holds the lock of this participant.
+    first = next(who for who, stages in plans.items() if stages)
+    scratch = request.work_dir / f"run-{cache.digest(str(request.out_dir), first)[:12]}"
+    _quiet_nipype(request, scratch)
+    from bids_brainlm.workflows import nodes, workers
     from bids_brainlm.workflows.graphs import init_bids_brainlm_wf
 
-    for stages in plans.values():
-        for stage in stages:
-            nodes.fault_path(request, stage.name).unlink(missing_ok=True)
-            # Should another one fail before, the report must not show what this one made of something else.
-            cache.void(request.out_dir, stage.name)
-    workflow = init_bids_brainlm_wf(request, plans)
-    n_procs = request.config.run.nprocs or os.cpu_count() or 1
-    memory: dict[str, float] = {}
-    arguments: dict[str, Any] = {
-        "n_procs": n_procs,
-        "raise_insufficient": False,
-        "maxtasksperchild": 1,
-        "mp_context": "spawn",
-        **memory,
-    }
+    workers.warm_up(waiting, request.config.run.device)
+    expected = {item.participant: item for item in survey_all(request, [who for who, stages in plans.items() if stages])}
+    for stage in waiting:
+        nodes.FAULTS.pop(stage.name, None)
+        # Should another one fail before, the report must not show what this one made of something else.
+        cache.void(request.out_dir, stage.name)
+    workflow = init_bids_brainlm_wf(request, plans, lambda who, kind: memory_of(request, expected[who], kind), scratch)
     try:
-        if n_procs == 1:
-            workflow.run(plugin="Linear", plugin_args={"status_callback": nodes.stop_when_interrupted})
-        else:
-            workflow.run(plugin="MultiProc", plugin_args=arguments)
+        with _plugin(request) as plugin:
+            workflow.run(**plugin)
     except RuntimeError as error:
         # Nipype says here that some node failed, with its traceback; `_outcome` finds out which and why.
         if request.verbosity >= 2:
             LOGGER.info("%s", error)
+    finally:
+        # Nothing here has to survive; on a network disk, files that are still open stay behind for a while.
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _quiet_nipype(request: Request) -> None:
+@contextmanager
+def _plugin(request: Request) -> Iterator[dict[str, Any]]:
+    """Arguments of ``Workflow.run``: who runs the nodes."""
+    if request.plugin_file is not None:
+        yield _read_plugin(request.plugin_file)
+        return
+    if "pdb" in request.debug:
+        yield {"plugin": "Linear"}
+        return
+    from bids_brainlm.workflows.workers import OneProcessAStage
+
+    settings = request.config.run
+    arguments = {
+        "n_procs": settings.nprocs or resources.n_cpus(),
+        "memory_gb": gigabytes(settings.memory) or resources.memory_gb(),
+        "raise_insufficient": False,
+        "device": settings.device,
+        **({"n_gpu_procs": 1} if settings.low_mem else {}),
+    }
+    plugin = OneProcessAStage(arguments)
+    try:
+        yield {"plugin": plugin}
+    finally:
+        plugin.pool.stop()
+
+
+def _read_plugin(path: Path) -> dict[str, Any]:
+    """``plugin`` and ``plugin_args`` of a YAML file, as fMRIPrep reads it."""
+    try:
+        tree = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"the plugin file {path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict) or not isinstance(tree.get("plugin"), str):
+        raise ConfigError(f"the plugin file {path} names no plugin; expected e.g. 'plugin: SLURM' and 'plugin_args: {{...}}'")
+    return {"plugin": tree["plugin"], "plugin_args": dict(tree.get("plugin_args") or {})}
+
+
+def _quiet_nipype(request: Request, folder: Path) -> None:
     """Nipype tells every step and every traceback, which its crash files hold anyway; ``-v -v`` shows them.
 
     Worker processes import Nipype anew, so the setting must stand in a file; that file also keeps Nipype out of a home
     folder that may not be writable.
     """
     level, parts = "INFO" if request.verbosity >= 2 else "CRITICAL", ("workflow", "interface", "utils")
-    folder = request.work_dir / "nipype"
     lines = [
         "[logging]",
         *(f"{part}_level = {level}" for part in parts),
@@ -164,57 +292,59 @@ def _quiet_nipype(request: Request) -> None:
 
 
 def _outcome(request: Request, participant: str, stages: Sequence[cache.Stage]) -> Outcome:
-    unfinished = [stage for stage in stages if not cache.is_fresh(request.out_dir, stage)]
+    skipped = _with_followers(stages, [stage for stage in stages if stage.kind in request.config.run.skip])
+    unfinished = [stage for stage in stages if stage not in skipped and not cache.is_fresh(request.out_dir, stage)]
     if not unfinished:
         return Outcome(participant)
     if request.reports_only:
         return Outcome(participant, (f"{unfinished[0].name} has not been run with these settings: {request.out_dir}",), 66)
-    from bids_brainlm.workflows.nodes import read_fault
+    from bids_brainlm.workflows.nodes import FAULTS
 
-    for stage in unfinished:
-        fault = read_fault(request, stage.name)
-        if fault:
-            return Outcome(participant, tuple(fault["errors"]), fault["exit_code"])
-    crashes = request.out_dir / "logs" / "crashes"
-    return Outcome(participant, (f"{unfinished[0].name} failed; the traceback is in {crashes}",), 1)
+    faults = [FAULTS[stage.name] for stage in unfinished if stage.name in FAULTS]
+    if faults:
+        return Outcome(participant, tuple(line for fault in faults for line in fault["errors"]), faults[0]["exit_code"])
+    return Outcome(
+        participant, (f"{unfinished[0].name} was not run, because something else failed before: {request.out_dir}",), 1
+    )
 
 
-def _write_reports(request: Request, outcomes: dict[str, Outcome], changed: set[str]) -> None:
+def _write_graph(request: Request, record: Record, to_run: Collection[str]) -> None:
+    from bids_brainlm.workflows.graphs import draw
+
+    path = write_text(request.out_dir / "logs" / f"{record.label}_graph.dot", draw(record.plans, to_run))
+    LOGGER.info("graph of the stages: %s (dot -Tsvg draws it)", path)
+
+
+def _write_boilerplate(request: Request, record: Record) -> None:
+    from bids_brainlm.reports.assemble import write_boilerplate
+
+    for who in record.plans:
+        write_boilerplate(request, who)
+        record.outcomes[who] = Outcome(who)
+
+
+def _write_reports(request: Request, record: Record) -> None:
+    changed = {who for who, stages in record.executed.items() if stages}
     wanted = [
         who
-        for who in outcomes
-        if request.reports_only or who in changed or outcomes[who].errors or not (request.out_dir / f"sub-{who}.html").is_file()
+        for who, outcome in record.outcomes.items()
+        if request.reports_only or who in changed or outcome.errors or not (request.out_dir / f"sub-{who}.html").is_file()
     ]
+    # Of a participant that another run is working on, that run writes the report.
+    wanted = [who for who in wanted if record.outcomes[who].exit_code != OutputError.exit_code]
     if not wanted:
         return
     from bids_brainlm.reports.assemble import write_participant
 
+    known = set(participants(request.bids_dir))
     for who in wanted:
         # A label that names nobody gets no page.
-        if who in participants(request.bids_dir) or (request.out_dir / f"sub-{who}").is_dir():
-            write_participant(request, who, outcomes[who])
+        if who in known or (request.out_dir / f"sub-{who}").is_dir():
+            write_participant(request, who, record.outcomes[who])
 
 
-def _log(
-    request: Request,
-    label: str,
-    start: float,
-    outcomes: dict[str, Outcome],
-    executed: dict[str, list[str]],
-    reused: dict[str, int],
-) -> Path:
-    """Provenance of this call: what ran, what was reused, with what."""
-    tree = {
-        "command_level": request.level,
-        "bids_dir": str(request.bids_dir),
-        "derivatives": {name: str(path) for name, path in request.derivatives.items()},
-        "version": __version__,
-        "versions": {name: metadata.version(name) for name in VERSIONS},
-        "seconds": round(time.time() - start, 1),
-        "outcomes": {who: {"errors": o.errors, "exit_code": o.exit_code} for who, o in outcomes.items()},
-        "executed": executed,
-        "n_executed": sum(map(len, executed.values())),
-        "n_reused": sum(reused.values()),
-        "seed": request.config.run.random_seed,
-    }
-    return write_json(request.out_dir / "logs" / f"{label}.json", tree)
+def _raise_file_limit() -> None:
+    """Let one process hold the locks of a thousand participants."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -99,11 +99,11 @@ def test_output_places(data_set: Any, tmp_path: Path) -> None:
 def test_many_at_once(data_set: Any) -> None:
     with ThreadPoolExecutor(8) as pool:
         outs = list(pool.map(lambda _: make(data_set), range(24)))
-    files = {path.name: path.read_bytes() for path in outs[0].iterdir()}
+    files = {path.name: path.read_bytes() for path in outs[0].iterdir() if path.is_file()}
     assert set(files) == {"dataset_description.json", "README.md", ".bidsignore", "descriptions.tsv", "participants.tsv"}
     shutil.rmtree(outs[0])
     make(data_set)
-    assert {path.name: path.read_bytes() for path in outs[0].iterdir()} == files
+    assert {path.name: path.read_bytes() for path in outs[0].iterdir() if path.is_file()} == files
 
 
 def test_only_valid_fields_are_propagated() -> None:

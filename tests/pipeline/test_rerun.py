@@ -160,7 +160,9 @@ def test_what_failed_the_second_time_shows_nothing_of_the_first(study: Any) -> N
     page = (study.out / "sub-01.html").read_text("utf-8")
     assert "failed: 41 rows for 44 volumes" in page
     assert "From the true brain" not in page
-    study.ok(level="group")
+    done = study.run(level="group")
+    assert done.code == 75
+    assert "1 of 2 participants failed (01): no results of sub-01" in done.lines[-1]
     assert "without results: sub-01" in (study.out / "group.html").read_text("utf-8")
     path.write_bytes(right)
     study.ok(*ONE)

@@ -95,7 +95,8 @@ def test_killed_and_interrupted_it_ends_with_the_same_weights(
         return own(self, number)
 
     monkeypatch.setattr(loop._Phase, "epoch", record)
-    study.ok()
+    # In one process, so that the record is kept here.
+    study.ok("--debug", "pdb")
     assert phase == 1
     assert epochs == [("second", k) for k in range(epoch, EPOCHS)]
     history = study.table("training")
@@ -105,7 +106,7 @@ def test_killed_and_interrupted_it_ends_with_the_same_weights(
     assert study.executed() == ["train", "decode", "evaluate"]
 
     other = tmp_path / "other"
-    study.ok(out=other / "out", work=other / "work")
+    study.ok("--debug", "pdb", out=other / "out", work=other / "work")
     assert len(epochs) == EPOCHS - epoch + 2 * EPOCHS
     name = "sub-01/model/sub-01_task-look_desc-fold0decoder_model.safetensors"
     ours, theirs = (load_file(folder / name) for folder in (study.out, other / "out"))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bids_brainlm.errors import InputError
 from bids_brainlm.stages import cache
 from bids_brainlm.stages.cache import FileHashes, Stage, digest, is_fresh, outputs, read_stamp, run, void
 
@@ -99,27 +100,45 @@ def test_a_void_stamp_is_never_fresh_even_without_a_key(do: Any, tmp_path: Path)
 
 
 def test_hashes_follow_content_and_are_remembered(tmp_path: Path) -> None:
-    path, store = tmp_path / "x", tmp_path / "store.json"
+    path = tmp_path / "x"
     path.write_text("one")
-    hashes = FileHashes(store)
+    hashes = FileHashes(tmp_path)
     first = hashes(path)
     hashes.save()
-    assert FileHashes(store).known == hashes.known
+    assert FileHashes(tmp_path).known == hashes.known
     path.write_text("two")
     os.utime(path, ns=(1, 1))
     assert hashes(path) != first
     path.write_text("one")
-    assert FileHashes(store)(path) == first
+    assert FileHashes(tmp_path)(path) == first
 
 
 def test_the_memory_is_used_and_a_broken_one_is_not(tmp_path: Path) -> None:
-    path, store = tmp_path / "x", tmp_path / "store.json"
+    path, store = tmp_path / "x", tmp_path / "hashes.json"
     path.write_text("one")
     stat = path.stat()
     store.write_text(json.dumps({f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}": "remembered"}))
-    assert FileHashes(store)(path) == "remembered"
+    assert FileHashes(tmp_path)(path) == "remembered"
     store.write_text('{"cut sho')
-    assert len(FileHashes(store)(path)) == 64
+    assert len(FileHashes(tmp_path)(path)) == 64
+
+
+def test_processes_add_to_one_index(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).write_text(name)
+    one, other = FileHashes(tmp_path / "index"), FileHashes(tmp_path / "index")
+    one(tmp_path / "a")
+    other(tmp_path / "b")
+    one.save()
+    other.save()
+    assert len(FileHashes(tmp_path / "index").known) == 2
+    assert list(one.asked) == [str(tmp_path / "a")]
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "fetched").symlink_to(tmp_path / "not")
+    with pytest.raises(InputError, match="cannot be read .*fetched.*remedy"):
+        FileHashes(tmp_path)(tmp_path / "fetched")
 
 
 def test_a_folder_is_its_files_and_their_names(tmp_path: Path) -> None:
@@ -127,7 +146,7 @@ def test_a_folder_is_its_files_and_their_names(tmp_path: Path) -> None:
     (folder / "sub").mkdir(parents=True)
     (folder / "a").write_text("1")
     (folder / "sub" / "b").write_text("2")
-    hashes = FileHashes(tmp_path / "store.json")
+    hashes = FileHashes(tmp_path)
     first = hashes(folder)
     (folder / "sub" / "b").rename(folder / "sub" / "c")
     assert hashes(folder) != first

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bids_brainlm.config import Request, load
 from bids_brainlm.stages.cache import Stage
-from bids_brainlm.workflows.graphs import init_bids_brainlm_wf, init_participant_wf
-from bids_brainlm.workflows.nodes import (
-    INTERRUPTED,
-    RunHeavyStage,
-    fault_path,
-    from_json,
-    read_fault,
-    stop_when_interrupted,
-    to_json,
-)
+from bids_brainlm.workflows.graphs import draw, init_bids_brainlm_wf, init_participant_wf
+from bids_brainlm.workflows.nodes import RunHeavyStage, from_json, to_json
 from bids_brainlm.workflows.run import _with_followers
 
 
@@ -29,8 +19,9 @@ def request_(tmp_path: Path) -> Request:
     config = load("cortext-small", overrides={"split.source": "a|b.tsv", "model.options": "{kind = 'linear', hidden = 3}"})
     folders = {"bids_dir": tmp_path / "bids", "out_dir": tmp_path / "out", "work_dir": tmp_path / "work"}
     return Request(
-        **folders, level="participant", participants=("01", "02"), derivatives={"f": tmp_path}, config=config, verbosity=1
-    )
+        **folders, level="participant", participants=("01", "02"), derivatives={"f": tmp_path}, config=config, verbosity=1,
+        database_dir=tmp_path / "index", debug=("pdb",), command=("a", "b"), origins={"run.device": "default"},
+    )  # fmt: skip
 
 
 def _stages(who: str, runs: int = 2) -> list[Stage]:
@@ -41,17 +32,22 @@ def _stages(who: str, runs: int = 2) -> list[Stage]:
     return [*first, *after, train, decode]
 
 
+def _memory(participant: str, kind: str) -> float:
+    return {"train": 7.0}.get(kind, 1.0)
+
+
 def test_a_request_survives_its_json(request_: Request) -> None:
     assert from_json(to_json(request_)) == request_
 
 
 def test_a_workflow_has_a_node_a_stage_and_their_order(request_: Request) -> None:
-    workflow = init_participant_wf(request_, "0+1", _stages("0+1"))
+    workflow = init_participant_wf(request_, "0+1", _stages("0+1"), _memory)
     names = {node.name for node in workflow._graph.nodes}
     assert len([name for name in names if not name.startswith("after_")]) == 6
     train = workflow.get_node("sub_0_plus_1_train")
     assert isinstance(train.interface, RunHeavyStage)
     assert train.overwrite
+    assert train.mem_gb == 7.0
     order = {(a.name, b.name) for a, b in workflow._graph.edges}
     merged = {a for a, b in order if b == "after_sub_0_plus_1_train"}
     assert merged == {"sub_0_plus_1_run_0_estimate", "sub_0_plus_1_run_1_estimate"}
@@ -60,12 +56,12 @@ def test_a_workflow_has_a_node_a_stage_and_their_order(request_: Request) -> Non
 
 def test_what_is_fresh_has_no_node_and_holds_nobody_up(request_: Request) -> None:
     stages = _stages("01")
-    workflow = init_participant_wf(request_, "01", stages[-2:])
+    workflow = init_participant_wf(request_, "01", stages[-2:], _memory)
     assert {node.name for node in workflow._graph.nodes} == {"sub_01_train", "sub_01_decode", "after_sub_01_decode"}
 
 
 def test_participants_stand_side_by_side(request_: Request, tmp_path: Path) -> None:
-    workflow = init_bids_brainlm_wf(request_, {"01": _stages("01"), "02": [], "03": _stages("03")})
+    workflow = init_bids_brainlm_wf(request_, {"01": _stages("01"), "02": [], "03": _stages("03")}, _memory, tmp_path / "work")
     assert {node.name for node in workflow._graph.nodes} == {"sub_01_wf", "sub_03_wf"}
     assert not workflow._graph.edges
     assert workflow.base_dir == str(tmp_path / "work")
@@ -88,19 +84,11 @@ def test_followers_of_what_is_stale_are_stale() -> None:
     assert all(set(names(*pair)) <= set(everything) for pair in itertools.combinations(everything, 2))
 
 
-@pytest.mark.parametrize(
-    ("code", "status", "stops"), [(INTERRUPTED, "exception", True), (65, "exception", False), (INTERRUPTED, "end", False)]
-)
-def test_only_an_interruption_stops_the_others(request_: Request, code: int, status: str, stops: bool) -> None:
-    stage = _stages("01")[0]
-    workflow: Any = init_participant_wf(request_, "01", [stage])
-    node = workflow.get_node("sub_01_run_0_estimate")
-    assert read_fault(request_, stage.name) == {}
-    path = fault_path(request_, stage.name)
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"error": "x", "exit_code": code}))
-    if stops:
-        with pytest.raises(KeyboardInterrupt):
-            stop_when_interrupted(node, status)
-    else:
-        stop_when_interrupted(node, status)
+def test_the_drawing_has_every_stage_and_arrow_once(request_: Request) -> None:
+    stages = {"01": _stages("01"), "02": _stages("02", runs=1)}
+    text = draw(stages, {"sub-01_train"})
+    every = [stage for part in stages.values() for stage in part]
+    assert all(text.count(f'"{stage.name}" [label=') == 1 for stage in every)
+    assert text.count("->") == sum(len(stage.after) for stage in every)
+    assert text.count("style=filled") == 1
+    assert '"sub-01_train" [label="train", style=filled' in text
