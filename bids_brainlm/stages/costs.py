@@ -30,11 +30,14 @@ MEASURED = "one thread of a 2-core cloud CPU, fsaverage 10k, a language model of
 
 GB = 2.0**30
 FLOAT = 4
-BASE_GB = {"estimate": 0.4, "parcellate": 0.4, "train": 0.5, "decode": 0.5, "evaluate": 0.4}
+BASE_GB = {"estimate": 0.4, "parcellate": 0.4, "train": 0.5, "decode": 0.5, "evaluate": 0.5}
 """Memory of a process that has imported what the stage needs."""
 
 START = {"estimate": 0.5, "parcellate": 0.1, "train": 3.0, "decode": 2.0, "evaluate": 1.0}
 """Seconds before the work of a stage begins."""
+
+PER_FOLD = {"train": 0.5, "decode": 0.3, "evaluate": 0.25}
+"""Seconds that a fold adds whatever its size: loading the language model again, fitting the readouts."""
 
 SECONDS_PER_VALUE = {"estimate": 2e-7, "parcellate": 8e-8, "evaluate": 5e-7}
 """Seconds a value of the series (estimate: volumes x vertices) or of the responses (the others: trials x vertices)."""
@@ -227,15 +230,16 @@ def seconds(kind: str, sizes: Sizes, config: Config, model: ModelSize) -> float 
     if kind in ("estimate", "parcellate"):
         values = [run[2] * (run[0] if kind == "estimate" else run[3]) for run in sizes.runs if run[3]]
         return START[kind] * len(values) + SECONDS_PER_VALUE[kind] * sum(values)
+    start = START[kind] + PER_FOLD[kind] * len(sizes.folds)
     if kind == "evaluate":
-        return START[kind] + SECONDS_PER_VALUE[kind] * sizes.n_rows * sizes.n_columns
+        return start + SECONDS_PER_VALUE[kind] * sizes.n_rows * sizes.n_columns
     if not model.known or on_gpu(config):
         return None
     flops = TRAINING_FLOPS if kind == "train" else FORWARD_FLOPS
     work = sum(
         _training(fold, sizes, config, model) if kind == "train" else _decoding(fold, config, model) for fold in sizes.folds
     )
-    return START[kind] * max(len(sizes.folds), 1) + work / (flops * max(config.run.omp_nthreads, 1))
+    return start + work / (flops * max(config.run.omp_nthreads, 1))
 
 
 def on_gpu(config: Config) -> bool:
