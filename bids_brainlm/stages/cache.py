@@ -28,8 +28,9 @@ from typing import Any
 from filelock import FileLock
 
 from bids_brainlm import __version__
-from bids_brainlm.errors import InputError, OutputError
+from bids_brainlm.errors import OutputError
 from bids_brainlm.io.files import atomic_write, make_folder
+from bids_brainlm.io.images import refuse_unreadable
 
 LOGGER = logging.getLogger(__name__)
 
@@ -102,15 +103,12 @@ class FileHashes:
     def __call__(self, path: Path) -> str:
         if path.is_dir():
             return digest([(str(p.relative_to(path)), self(p)) for p in sorted(path.rglob("*")) if p.is_file()])
-        try:
-            stat = path.stat()
-            label = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
-            if label not in self.known:
-                with path.open("rb") as stream:
-                    self.known[label] = hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError as error:
-            remedy = "check its permissions, and whether its content was fetched"
-            raise InputError(f"cannot be read ({error.strerror})", path, remedy=remedy) from error
+        refuse_unreadable(path)
+        stat = path.stat()
+        label = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+        if label not in self.known:
+            with path.open("rb") as stream:
+                self.known[label] = hashlib.file_digest(stream, "sha256").hexdigest()
         self.asked[str(path)] = self.known[label]
         return self.known[label]
 
