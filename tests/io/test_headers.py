@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bids_brainlm.errors import InputError, MissingInputError
-from bids_brainlm.io.headers import gifti_shape, nifti_shape
+from bids_brainlm.io.headers import gifti_shape, gifti_tr, nifti_shape, nifti_tr
 from bids_brainlm.io.images import gifti_rows
 
 gifti: Any = nib.gifti
@@ -64,3 +64,27 @@ def test_a_volume_of_which_only_the_header_is_there(tmp_path: Path) -> None:
     nib.save(image(np.zeros((3, 4, 5, 6), np.float32), np.eye(4)), path)
     path.write_bytes(path.read_bytes()[:400])
     assert nifti_shape(path) == (3, 4, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("step", "unit", "expected"),
+    [(2.5, "sec", (2.5,)), (2500.0, "msec", (2.5,)), (2.5, "unknown", (2.5, 0.0025)), (0.0, "sec", ()), (2.5, "hz", ())],
+)
+def test_the_tr_of_a_header(tmp_path: Path, step: float, unit: str, expected: tuple[float, ...]) -> None:
+    image = nib.Nifti1Image(np.zeros((2, 2, 2, 3), np.float32), np.eye(4))
+    image.header.set_zooms((1.0, 1.0, 1.0, step))
+    image.header.set_xyzt_units("mm", unit)
+    nib.save(image, tmp_path / "x.nii.gz")
+    assert nifti_tr(tmp_path / "x.nii.gz") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("place", ["image", "array"])
+def test_the_tr_of_a_surface_file(tmp_path: Path, place: str) -> None:
+    meta = gifti.GiftiMetaData({"TimeStep": "2500.000000"})
+    arrays = [gifti.GiftiDataArray(np.zeros(5, np.float32), meta=meta if place == "array" else None) for _ in range(3)]
+    nib.save(gifti.GiftiImage(darrays=arrays, meta=meta if place == "image" else None), tmp_path / "x.func.gii")
+    assert gifti_tr(tmp_path / "x.func.gii") == pytest.approx((2.5, 2500.0))
+
+
+def test_a_surface_file_that_says_no_tr(tmp_path: Path) -> None:
+    assert gifti_tr(_write(tmp_path / "x.func.gii", np.zeros(5), meta="TimeStep")) == ()

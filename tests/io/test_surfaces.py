@@ -158,7 +158,10 @@ def test_timing(sidecar: dict[str, Any], expected: tuple[float, float]) -> None:
     assert timing(sidecar, Path("bold.nii.gz")) == expected
 
 
-@pytest.mark.parametrize("sidecar", [{"RepetitionTime": 0}, {"RepetitionTime": "2"}, {"RepetitionTime": 2, "StartTime": "0.5"}])
+@pytest.mark.parametrize(
+    "sidecar",
+    [{"RepetitionTime": 0}, {"RepetitionTime": 2000}, {"RepetitionTime": "2"}, {"RepetitionTime": 2, "StartTime": "0.5"}],
+)
 def test_timing_that_makes_no_sense(sidecar: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="a number of seconds"):
         timing(sidecar, Path("bold.nii.gz"))
