@@ -78,7 +78,7 @@ def test_a_picture_in_two_parts_is_refused(study: Any) -> None:
     assert done.code == 65
     line = done.lines[-1]
     assert "train and test of fold 0 share 1 group(s), e.g. red-dog" in line
-    assert "_desc-trials_events.tsv" in line
+    assert "run-1_events.tsv" in line
     assert "remedy" in line
     assert "Traceback" not in done.err
     # By run instead of by picture it would leak too: the runs have both parts.
@@ -107,4 +107,4 @@ def test_a_split_that_cannot_be_made_is_named(study: Any, settings: list[str], w
     done = study.run(*ONE, *settings)
     assert done.code == 65, done.err
     assert words in done.lines[-1]
-    assert "_desc-trials_events.tsv" in done.lines[-1]
+    assert "run-1_events.tsv" in done.lines[-1]
