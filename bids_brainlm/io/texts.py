@@ -162,8 +162,11 @@ def _from_column(events: pd.DataFrame, column: str, key: str) -> Texts:
 def _find_table(bids_dir: Path, settings: Text, columns: Sequence[str], events_path: Path) -> tuple[str, Path]:
     """Key column and table; the settings win over what is found."""
     keys = [settings.key] if settings.key else [name for name in KEY_COLUMNS if name in columns]
-    tables = [inside(bids_dir, Path(settings.table))] if settings.table else sorted((bids_dir / "stimuli").glob("*.tsv"))
-    headers = {inside(bids_dir, path.relative_to(bids_dir)): read_header(path) for path in tables}
+    folder = bids_dir / "stimuli"
+    named = [settings.table] if settings.table else sorted(f"stimuli/{path.name}" for path in folder.glob("*.tsv"))
+        [settings.table] if settings.table else sorted(f"stimuli/{path.name}" for path in (bids_dir / "stimuli").glob("*.tsv"))
+    )
+    headers = {path: _header(path) for path in (inside(bids_dir, Path(name)) for name in named)}
     for key in keys:
         found = [path for path, header in headers.items() if key in header and _answer(header, settings)]
         if len(found) > 1:
@@ -174,10 +177,10 @@ def _find_table(bids_dir: Path, settings: Text, columns: Sequence[str], events_p
         if found:
             return key, found[0]
     if settings.table:
-        header = next(iter(headers.values()))
+        table, header = next(iter(headers.items()))
         what = f"no column to join to the events ({', '.join(columns)}), or none of texts"
         raise InputError(
-            what, tables[0], expected=f"a key and an answer; found {', '.join(header)}", remedy="--key-column, --set text.answer="
+            what, table, expected=f"a key and an answer; found {', '.join(header)}", remedy="--key-column, --set text.answer="
         )
     raise NoTextError(
         f"no texts: the events have the columns {', '.join(columns)}",
@@ -192,12 +195,11 @@ def _answer(header: Sequence[str], settings: Text) -> str:
 
 
 def _from_table(keys: pd.Series, path: Path, settings: Text) -> Texts:
-    header = read_header(path)
+    header = _header(path)
     question = settings.question or _first((QUESTION_COLUMN,), header)
     if question and question not in header:
         raise InputError(f"no column {question!r} of questions", path, expected=f"one of {', '.join(header)}")
-    stamp = path.stat()
-    items, n_duplicates = _items(path, (stamp.st_mtime_ns, stamp.st_size), str(keys.name), question, _answer(header, settings))
+    items, n_duplicates = _items(path, _stamp(path), str(keys.name), question, _answer(header, settings))
     stimulus = ["" if key is None else str(key) for key in keys]
     keep = np.array([key in items for key in stimulus], dtype=bool)
     reasons = [
@@ -214,6 +216,21 @@ def _from_table(keys: pd.Series, path: Path, settings: Text) -> Texts:
         n_duplicates=n_duplicates,
         unknown=tuple(dict.fromkeys(key for key, kept in zip(stimulus, keep, strict=True) if key and not kept)),
     )
+
+
+def _header(path: Path) -> Sequence[str]:
+    # What cannot be looked at is read, which says why.
+    return _header_at(path, _stamp(path)) if path.is_file() else read_header(path)
+
+
+@lru_cache(maxsize=64)
+def _header_at(path: Path, stamp: tuple[int, int]) -> tuple[str, ...]:
+    return tuple(read_header(path))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
 
 
 @lru_cache(maxsize=4)

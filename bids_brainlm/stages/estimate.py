@@ -100,12 +100,13 @@ def trials_of(request: Request, run: RunFiles) -> pd.DataFrame:
         what = f"two trials with texts begin at {kept[twice[0]]:g} s"
         remedy = "join their rows; several questions about one trial belong into the table of texts"
         raise InputError(what, run.events, expected="one row a trial", remedy=remedy)
-    name, n = stem(run), len(events)
-    # One table at once: a plan of a thousand participants does this for each of their runs.
-    columns: dict[str, Any] = {"trial_id": [f"{name}_trial-{i + 1:04d}" for i in range(n)]}
-    columns |= {column: events[column] for column in events if column != "trial_id"}
-    columns |= {"stimulus_id": list(texts.stimulus), "keep": np.asarray(texts.keep)}
-    return pd.DataFrame(columns | {"session": [run.session or "n/a"] * n, "run": [name] * n})
+    name = stem(run)
+    # In place: a plan of a thousand participants does this for each of their runs.
+    table = events.drop(columns="trial_id") if "trial_id" in events else events
+    table.insert(0, "trial_id", [f"{name}_trial-{i + 1:04d}" for i in range(len(table))])
+    table["stimulus_id"], table["keep"] = list(texts.stimulus), np.asarray(texts.keep)
+    table["session"], table["run"] = run.session or "n/a", name
+    return table
 
 
 def _events_and_texts(request: Request, run: RunFiles) -> tuple[pd.DataFrame, Texts]:
@@ -121,8 +122,15 @@ def _name_what_has_no_text(request: Request, run: RunFiles) -> None:
         LOGGER.info(text, int((~texts.keep).sum()), len(texts.keep), texts.source, names, run.events)
 
 
-def estimate(request: Request, *, participant: str, run: str) -> list[Path]:
+def estimate(request: Request, *, participant: str, run: str, sources: dict[str, str]) -> list[Path]:
     """Stage: estimate the single-trial responses of one run.
+
+    Parameters
+    ----------
+    request : Request
+    participant, run : str
+    sources : dict of str to str
+        BIDS URI of every file of the run -> its SHA-256.
 
     Returns
     -------
@@ -161,7 +169,8 @@ def estimate(request: Request, *, participant: str, run: str) -> list[Path]:
         "Units": "percent signal change",
         "NumberOfUnusableVertices": int((~usable).sum()),
         "StartTime": bold.start_time,
-        "Sources": list(files.sources),
+        "Sources": list(sources),
+        "SourcesSHA256": sources,
         **propagate(files.sidecar),
     }
     responses = Betas(betas, tuple(kept["trial_id"]), bold.geometry, files.entities, settings.estimator, about)
