@@ -164,8 +164,6 @@ def _find_table(bids_dir: Path, settings: Text, columns: Sequence[str], events_p
     keys = [settings.key] if settings.key else [name for name in KEY_COLUMNS if name in columns]
     folder = bids_dir / "stimuli"
     named = [settings.table] if settings.table else sorted(f"stimuli/{path.name}" for path in folder.glob("*.tsv"))
-        [settings.table] if settings.table else sorted(f"stimuli/{path.name}" for path in (bids_dir / "stimuli").glob("*.tsv"))
-    )
     headers = {path: _header(path) for path in (inside(bids_dir, Path(name)) for name in named)}
     for key in keys:
         found = [path for path, header in headers.items() if key in header and _answer(header, settings)]
