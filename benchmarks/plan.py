@@ -89,10 +89,16 @@ def write_run(raw: Path, derived: Path, shown: list[str], gifti: bytes) -> None:
     beside(derived, "desc-confounds_timeseries.json", json.dumps({name: {"Method": "x"} for name in CONFOUNDS}))
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+def seconds(work: Callable[[], Any]) -> tuple[float, float]:
+    """Wall seconds, and CPU seconds of this process and its children, which a busy machine changes less."""
+    start, used = time.perf_counter(), cpu()
     work()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, cpu() - used
+
+
+def cpu() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def arguments(root: Path, llm: Path) -> list[str]:
@@ -109,8 +115,8 @@ def request_of(root: Path, llm: Path, n_processes: int) -> Any:
     return Request(root / "bids", root / "out", "participant", (), {}, root / "work", config)
 
 
-def survey_seconds(root: Path, llm: Path, n: int, n_processes: int) -> float:
-    """In a process of its own, whose imports do not count."""
+def survey_seconds(root: Path, llm: Path, n: int, n_processes: int) -> tuple[float, float]:
+    """Wall seconds in a process of its own, whose imports do not count; CPU seconds, in which they do."""
     code = (
         "import sys, time; sys.path.insert(0, sys.argv[1]); from pathlib import Path; import plan as bench\n"
         "from bids_brainlm.stages.preflight import survey_all\n"
@@ -125,10 +131,12 @@ def survey_seconds(root: Path, llm: Path, n: int, n_processes: int) -> float:
     script.write_text("if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in code.splitlines()))
     own = str(Path(__file__).parent)
     argv = [sys.executable, str(script), own, str(root), str(llm), str(n), str(n_processes)]
-    return float(subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()[-1])
+    used = cpu()
+    done = subprocess.run(argv, check=True, capture_output=True, text=True)
+    return float(done.stdout.split()[-1]), cpu() - used
 
 
-def command_seconds(root: Path, llm: Path) -> float:
+def command_seconds(root: Path, llm: Path) -> tuple[float, float]:
     code = "import sys; from bids_brainlm.cli.app import main; sys.exit(main(sys.argv[1:]))"
     argv = [sys.executable, "-c", code, *arguments(root, llm), "--dry-run"]
     log = root / "dry-run.txt"
@@ -138,7 +146,7 @@ def command_seconds(root: Path, llm: Path) -> float:
     return took
 
 
-def peer_seconds(root: Path, n: int) -> float:
+def peer_seconds(root: Path, n: int) -> tuple[float, float]:
     """pybids on a tree of the first participants, linked so that nothing else is seen."""
     from bids import BIDSLayout
 
@@ -170,17 +178,23 @@ def run(root: Path, options: argparse.Namespace) -> None:
     n = options.participants
     llm = root / "llm"
     if not llm.is_dir():
-        print(f"{seconds(lambda: make_tree(root, n)):7.1f} s to make {n} participants, {36 * n} files")
+        print(f"{say(seconds(lambda: make_tree(root, n)))} to make {n} participants, {36 * n} files")
     if options.profile:
         profile(root, llm, n)
         return
+    print("  wall (s)  CPU (s)")
     for n_processes in (1, 2):
-        print(f"{survey_seconds(root, llm, n, n_processes):7.1f} s survey_all of {n} participants, {n_processes} process(es)")
+        print(f"{say(survey_seconds(root, llm, n, n_processes))} survey_all of {n} participants, {n_processes} process(es)")
     whole = command_seconds(root, llm)
-    print(f"{whole:7.1f} s bids_brainlm ... --dry-run, the whole command")
+    print(f"{say(whole)} bids_brainlm ... --dry-run, the whole command")
     if options.peer:
-        peer = peer_seconds(root, options.peer) * n / options.peer
-        print(f"{peer:7.1f} s pybids BIDSLayout, from {options.peer} participants; {peer / whole:.0f} times the whole command")
+        wall, used = (value * n / options.peer for value in peer_seconds(root, options.peer))
+        ratios = f"{wall / whole[0]:.0f} times the wall and {used / whole[1]:.0f} times the CPU seconds of the whole command"
+        print(f"{say((wall, used))} pybids BIDSLayout, from {options.peer} participants: {ratios}")
+
+
+def say(taken: tuple[float, float]) -> str:
+    return f"{taken[0]:10.1f} {taken[1]:8.1f}"
 
 
 def main() -> None:
