@@ -6,6 +6,8 @@ a *crash file* and ends in one line that names it. ``-v -v`` shows tracebacks on
 
 from __future__ import annotations
 
+import atexit
+import gc
 import signal
 import tempfile
 import threading
@@ -94,6 +96,12 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, former)
 
 
+def _leave_the_garbage() -> None:
+    """At the end of a process that has loaded torch, a last collection takes seconds and gives back what goes anyway."""
+    gc.freeze()
+    gc.disable()
+
+
 def run(command: click.Command, name: str, argv: Sequence[str] | None) -> int:
     """Run a click command, whose context object is an `Ending`, and say on stderr how it ended.
 
@@ -113,15 +121,17 @@ def run(command: click.Command, name: str, argv: Sequence[str] | None) -> int:
     """
     ending = Ending()
     args = None if argv is None else list(argv)
+    atexit.register(_leave_the_garbage)
     try:
         with _terminable():
             return command.main(args=args, prog_name=name, standalone_mode=False, obj=ending) or 0
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except Terminated:
-        return _say(name, 143, "terminated; the same command goes on from where it stopped")
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
+        # click turns any KeyboardInterrupt into an Abort.
+        if isinstance(error, Terminated) or isinstance(error.__cause__, Terminated):
+            return _say(name, 143, "terminated; the same command goes on from where it stopped")
         return _say(name, 130, "interrupted; the same command goes on from where it stopped")
     except BrainLMError as error:
         _show(ending)

@@ -67,6 +67,11 @@ class RunFiles:
     space: str
     resolution: str = ""
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that `sources` names, in its order."""
+        return (*self.bold, *(path for path in (self.mask, self.confounds) if path is not None), self.events)
+
 
 @contextmanager
 def collecting(faults: list[BrainLMError]) -> Iterator[None]:

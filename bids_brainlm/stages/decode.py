@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from bids_brainlm import __version__
 from bids_brainlm.config import Request
 from bids_brainlm.core.types import DECODED_COLUMNS, Examples, Split
 from bids_brainlm.errors import InputError
@@ -19,6 +22,9 @@ from bids_brainlm.stages import decoder
 from bids_brainlm.stages.examples import examples_of, splits_of
 from bids_brainlm.stages.outputs import beh_path, describe, model_path
 from bids_brainlm.stages.responses import Trials, atlas_of, load_trials
+
+_SOFTWARE = ("torch", "transformers", "peft", "bitsandbytes", "numpy")
+"""What the weights of a decoder depend on."""
 
 HISTORY_COLUMNS = {
     "fold": "Fold, from 0.",
@@ -33,15 +39,17 @@ HISTORY_COLUMNS = {
 def train(request: Request, *, participant: str, key: str) -> list[Path]:
     """Stage: train one decoder a fold.
 
-    Checkpoints live in ``<work>/checkpoints``, which no Nipype node owns, so that a rerun finds them.
+    Checkpoints live in ``<work>/checkpoints``, which no Nipype node owns, so that a rerun finds them, in a folder of this key,
+    so that two runs with other settings may share the work folder. They go when every fold is done.
     """
     trials = load_trials(request, participant)
     examples = examples_of(request, trials)
     config, atlas = request.config, atlas_of(request, trials.geometry)
     folds = splits_of(request, trials, examples)
     written = []
+    checkpoints = request.work_dir / "checkpoints" / f"sub-{participant}_{key[:12]}"
     for split in folds:
-        folder = request.work_dir / "checkpoints" / f"sub-{participant}_fold-{split.fold}"
+        folder = checkpoints / f"fold-{split.fold}"
         label = f"sub-{participant} fold {split.fold + 1}/{len(folds)}"
         fitted, parts = decoder.train(split, atlas.labels, config, folder=folder, key=f"{key}-{split.fold}", label=label)
         about = {
@@ -54,6 +62,7 @@ def train(request: Request, *, participant: str, key: str) -> list[Path]:
         path = model_path(request, participant, trials.task, split.fold)
         checkpoint.save(path, parts["tensors"], about)
         written += [path, write_json(path.with_suffix(".json"), _sidecar(split, about))]
+    shutil.rmtree(checkpoints)
     history = [{"fold": k, **row} for k, path in enumerate(written[::2]) for row in checkpoint.load(path)[1]["history"]]
     curves = beh_path(request, participant, trials.task, "training")
     written += [write_tsv(curves, pd.DataFrame(history)[list(HISTORY_COLUMNS)])]
@@ -110,6 +119,8 @@ def _sidecar(split: Split, about: dict[str, Any]) -> dict[str, Any]:
         "NumberOfExamples": {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)},
         "TestExamplesSharingATextWithTraining": split.shared_texts,
         "PaddingWaste": about["padding_waste"],
+        "Seed": about["config"]["run"]["random_seed"],
+        "SoftwareVersions": {"bids_brainlm": __version__, **{name: metadata.version(name) for name in _SOFTWARE}},
         "Configuration": about["config"],
     }
 

@@ -182,12 +182,14 @@ def _per_run(request: Request, participant: str, atlas: str, hashes: FileHashes)
     divided(request, [table[table["keep"]] for _, table in texted], texted[0][0].events)
     for run, table in texted:
         name = stem(run)
-        files = [*masks, *hashes.many([*run.bold, run.confounds, run.events])]
+        own = hashes.many(run.files)
+        files = [*masks, *own]
         key = digest(
             files, run.sidecar, table["keep"].tolist(), table["stimulus_id"].tolist(), bearing(config, "input", "estimate")
         )
         arguments = {"participant": participant, "run": name}
-        stages.append(Stage(f"{name}_estimate", "bids_brainlm.stages.estimate:estimate", key, arguments))
+        read = {"sources": dict(zip(run.sources, own, strict=True))}
+        stages.append(Stage(f"{name}_estimate", "bids_brainlm.stages.estimate:estimate", key, arguments | read))
         after = (stages[-1].name,)
         parcels = digest(key, atlas, bearing(config, "parcels"))
         stages.append(Stage(f"{name}_parcellate", "bids_brainlm.stages.responses:parcellate", parcels, arguments, after))

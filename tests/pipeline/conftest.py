@@ -14,7 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -296,6 +296,24 @@ def volume(tmp_path_factory: pytest.TempPathFactory, llm: Path) -> Study:
     study = Study(root, _settings(llm, "--space", "T1w", "--atlas", str(atlas)))
     write_volume(study, ("01", "02"))
     return study
+
+
+@pytest.fixture
+def new_volume(volume: Study, tmp_path: Path) -> Callable[[tuple[str, ...]], Study]:
+    """Make a study in volume space with other participants."""
+
+    def make(participants: tuple[str, ...]) -> Study:
+        study = Study(tmp_path, volume.settings)
+        write_volume(study, participants)
+        return study
+
+    return make
+
+
+@pytest.fixture
+def command() -> Callable[..., Done]:
+    """The command line with nothing said for it."""
+    return call
 
 
 @pytest.fixture

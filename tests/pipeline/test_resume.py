@@ -40,8 +40,8 @@ ONE = ("--participant-label", "01", "--seed", "5")
 
 def _place(work: Path) -> tuple[int, int]:
     """Phase and epoch of the last checkpoint; (0, 0) before the first."""
-    path = work / "checkpoints" / "sub-01_fold-0" / "last.safetensors"
-    if not path.exists():
+    path = next((work / "checkpoints").glob("sub-01_*/fold-0/last.safetensors"), None)
+    if path is None:
         return 0, 0
     try:
         with safe_open(path, "np") as file:
