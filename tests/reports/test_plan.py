@@ -90,9 +90,7 @@ def test_every_fault_is_there_whole(request_: Request) -> None:
 
 @pytest.mark.parametrize("n", [1, 3, 10, 11, 1000])
 def test_no_line_is_wider_than_a_terminal(request_: Request, n: int) -> None:
-    long = dataclasses.replace(
-        _run(1, note="no texts"), name="sub-0001_ses-" + "a" * 90 + "_task-x", space="MNI152NLin2009cAsym"
-    )
+    long = dataclasses.replace(_run(1, note="no texts"), name="sub-0001_ses-" + "a" * 90 + "_task-x", space="MNI152NLin2009cAsym")
     fault = InputError("something is wrong " * 20, "/data/x.tsv", expected="something else " * 10)
     text = plan_text(request_, [_plan(f"{i:04d}", runs=(long, _run(2)), faults=(fault,)) for i in range(n)])
     assert max(map(len, text.splitlines())) <= WIDTH
