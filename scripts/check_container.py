@@ -7,9 +7,9 @@ seen: BIDS and the language model's cache read-only, OUT and WORK to be written.
 ``docker run --read-only --tmpfs /tmp --network none -u 12345:12345 --security-opt no-new-privileges`` asks for.
 
 Checked with HOME as the image sets it (it cannot be written there), without HOME, and with one that does not exist: the
-commands answer, a small run of both levels ends with 0, every output belongs to 12345, nothing was written elsewhere, the
-input and the model's cache are unchanged, the three homes give the same texts, the same command again runs no stage, and a run
-that SIGTERM ended with 143 is taken up by the same command.
+commands answer, a small run of both levels ends with 0, every output belongs to 12345 and can be read by others, nothing was
+written elsewhere, the input and the model's cache are unchanged, the three homes give the same texts, the same command again
+runs no stage, and a run that SIGTERM ended with 143 is taken up by the same command.
 
 Needs Linux, Python 3.11 and root. Usage: scripts/check_container.py BUILD FOLDER   (BUILD: the folder of build_by_hand.py)
 """
@@ -100,7 +100,7 @@ class Container:
         known = {**dict(self.image["env"]), **env}  # type: ignore[call-overload]
         given = [f"{name}={value}" for name, value in known.items() if value is not None]
         left = "find /tmp /dev/shm -type f -printf 'left in %p\\n'"
-        inner = f"cd {self.image['workdir']}; {shlex.join(command)}; code=$?; {left}; exit $code"
+        inner = f"umask 022; cd {self.image['workdir']}; {shlex.join(command)}; code=$?; {left}; exit $code"
         lines.append(
             f"exec setpriv --no-new-privs chroot --userspec={UID}:{UID} --groups= {top} "
             f"/usr/bin/env -i {shlex.join(given)} /bin/sh -c {shlex.quote(inner)}"
@@ -162,9 +162,7 @@ def prepare(container: Container, folder: Path) -> None:
     corpus = "/data/bids/derivatives/simulation/corpus.tsv"
     container.run([*brainlm, "make-lm", corpus, "/data/llm", "--steps", "30"], binds, {}, show=False)
     hub = folder / "hf" / "hub" / f"models--{MODEL.replace('/', '--')}"
-    snapshot = shutil.copytree(folder / "data" / "llm", hub / "snapshots" / REVISION)
-    for path in snapshot.iterdir():
-        path.chmod(0o644)
+    shutil.copytree(folder / "data" / "llm", hub / "snapshots" / REVISION)
     (hub / "refs").mkdir()
     (hub / "refs" / "main").write_text(REVISION, "utf-8")
 
@@ -191,6 +189,8 @@ def decode(container: Container, folder: Path, case: str, home: str | None) -> P
         check(executed(out) == 0, f"the same command ran {executed(out)} stages again")
     foreign = [path for path in (*out.rglob("*"), *work.rglob("*")) if path.lstat().st_uid != UID]
     check(not foreign, f"not owned by {UID}: {foreign[:5]}")
+    private = [path for path in out.rglob("*") if path.is_file() and not path.stat().st_mode & 0o004]
+    check(not private, f"for the owner's eyes alone, although the umask is 022: {private[:5]}")
     return out
 
 

@@ -30,7 +30,11 @@ def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) ->
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+        mode = partial.stat().st_mode
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, metadata={"about": json.dumps(about)})
+        # safetensors writes for the owner alone; whoever may read the other outputs may read this one.
+        partial.chmod(mode)
         with partial.open("rb") as stream:
             os.fsync(stream.fileno())
         partial.replace(path)

@@ -163,4 +163,8 @@ def write_betas(path: Path, betas: Floats, vertices: NDArray[np.int64], run: NDA
 
     arrays: dict[str, NDArray[Any]] = {"betas": np.ascontiguousarray(betas), "vertices": vertices, "run": run}
     with atomic_write(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(arrays, str(temporary), metadata={"stimulus": json.dumps(list(stimulus))})
+        # safetensors writes for the owner alone.
+        temporary.chmod(mode)

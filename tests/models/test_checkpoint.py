@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,16 @@ def test_round_trip(tmp_path: Path) -> None:
         assert tensors[name].dtype == value.dtype
         assert torch.equal(tensors[name], value)
     assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["a.safetensors"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_a_checkpoint_may_be_read_by_who_may_read_other_files(tmp_path: Path, umask: int) -> None:
+    former = os.umask(umask)
+    try:
+        checkpoint.save(tmp_path / "a.safetensors", {"w": torch.zeros(2)}, {})
+    finally:
+        os.umask(former)
+    assert stat.S_IMODE((tmp_path / "a.safetensors").stat().st_mode) == 0o666 & ~umask
 
 
 def test_parameters_are_saved_without_their_gradients(tmp_path: Path) -> None:
