@@ -25,7 +25,7 @@ from bids_brainlm.cli import exits
 from bids_brainlm.cli.arguments import LEVELS, AppCommand, assignment, label, named_path, setting_options, unique
 from bids_brainlm.cli.environment import environment
 from bids_brainlm.cli.request import refuse_overlap, request_from
-from bids_brainlm.config import SLOPPY, Request, call_of, presets, to_toml
+from bids_brainlm.config import SLOPPY, Request, call_of, level_of, presets, to_toml
 
 NAME = "bids_brainlm"
 
@@ -101,7 +101,9 @@ _SLOPPY = ", ".join(f"{name}={value}" for name, value in SLOPPY.items())
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of the index of input files, which several runs may share; the work folder when not given.",
 )
-@click.option("--clean-workdir", is_flag=True, help="Empty the work folder first, checkpoints included.")
+@click.option(
+    "--clean-workdir", is_flag=True, help="Take away what earlier runs left in the work folder first."
+)
 @click.option("--reports-only", is_flag=True, help="Write the reports again from the outputs that are there.")
 @click.option("--boilerplate-only", is_flag=True, help="Write the method text and its references, and nothing else.")
 @click.option("--write-graph", is_flag=True, help="Draw the stages and what they wait for.")
@@ -152,9 +154,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _log_to_stderr(verbosity: int) -> None:
-    level = {-2: logging.ERROR, -1: logging.WARNING, 0: logging.INFO}.get(max(verbosity, -2), logging.DEBUG)
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, level=logging.WARNING)
-    logging.getLogger(NAME).setLevel(level)
+    logging.getLogger(NAME).setLevel(level_of(verbosity))
 
 
 def _cache_folder(request: Request, dry_run: bool) -> Path:

@@ -14,7 +14,7 @@ Traceback (most recent call last):
 bids_brainlm.errors.ConfigError: no setting 'split.fold'; did you mean 'split.folds'?
 """
 
-from bids_brainlm.config.call import Outcome, Request, call_of
+from bids_brainlm.config.call import Outcome, Request, call_of, level_of
 from bids_brainlm.config.sources import PRESETS, Resolved, load, presets, resolve
 from bids_brainlm.config.tree import (
     GROUPS,
@@ -65,6 +65,7 @@ __all__ = [
     "build",
     "call_of",
     "gigabytes",
+    "level_of",
     "load",
     "presets",
     "resolve",

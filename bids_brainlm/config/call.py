@@ -6,6 +6,7 @@ file holds it in the table ``[call]``, so that the file alone repeats a run.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +92,15 @@ class Outcome:
     participant: str
     errors: tuple[str, ...] = ()
     exit_code: int = 0
+
+
+def level_of(verbosity: int) -> int:
+    """Number of ``-v`` minus number of ``-q`` -> level of our own logger.
+
+    >>> logging.getLevelName(level_of(-1)), logging.getLevelName(level_of(0)), logging.getLevelName(level_of(3))
+    ('WARNING', 'INFO', 'DEBUG')
+    """
+    return {-2: logging.ERROR, -1: logging.WARNING, 0: logging.INFO}.get(max(verbosity, -2), logging.DEBUG)
 
 
 def call_of(request: Request) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, traits
 
-from bids_brainlm.config import Request, as_tree, build
+from bids_brainlm.config import Request, as_tree, build, level_of
 from bids_brainlm.errors import BrainLMError, InputError, lines_of
 from bids_brainlm.stages import cache
 
@@ -32,11 +32,6 @@ def from_json(text: str) -> Request:
     derivatives = {name: Path(path) for name, path in fields["derivatives"].items()}
     lists = {name: tuple(fields[name]) for name in ("participants", "debug", "command")}
     return Request(**{**fields, **paths, **lists, "derivatives": derivatives, "config": build(fields["config"])})
-
-
-def level_of(verbosity: int) -> int:
-    """Number of ``-v`` minus ``-q`` -> level of our own logger."""
-    return {-2: logging.ERROR, -1: logging.WARNING, 0: logging.INFO}.get(max(verbosity, -2), logging.DEBUG)
 
 
 class _StageInput(BaseInterfaceInputSpec):

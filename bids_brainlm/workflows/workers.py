@@ -10,14 +10,13 @@ Where there is a GPU, stages that use it start from nothing instead: CUDA does n
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,6 @@ from tqdm import tqdm
 
 from bids_brainlm.stages.cache import Stage
 from bids_brainlm.workflows import nodes
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def has_gpu() -> bool:
@@ -115,7 +112,7 @@ class OneProcessAStage(MultiProcPlugin):
 
 def _work(answers: Any, folder: str, function: Callable[..., Any], *arguments: Any) -> None:
     """Body of a worker."""
-    _die_with_the_parent()
+    _die_with_the_run()
     # Ctrl-C reaches every process of the terminal; the one that started this one decides what happens.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -127,11 +124,16 @@ def _work(answers: Any, folder: str, function: Callable[..., Any], *arguments: A
     answers.send((result, dict(nodes.FAULTS)))
 
 
-def _die_with_the_parent() -> None:
-    """A run that is killed must not leave workers that write beside the next run."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():
-        # It was gone before the line above.
-        os.kill(os.getpid(), signal.SIGKILL)
+def _die_with_the_run() -> None:
+    """A run that is killed must not leave workers that write beside the next run.
+
+    The server that workers are forked from does not die with the run while they live, so that its death says nothing.
+    """
+    run = multiprocessing.parent_process()
+    if run is not None:
+        threading.Thread(target=_kill_after, args=(run.sentinel,), daemon=True).start()
+
+
+def _kill_after(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 
 JOBS = int(os.environ.get("BRAINLM_JOBS", "4"))
@@ -58,10 +60,14 @@ def test_two_jobs_for_one_participant_do_not_mix(volume: Any, tmp_path: Path) ->
     try:
         while not list((tmp_path / "work" / "checkpoints").glob("*/fold-0/last.*")):
             assert first.poll() is None, first.communicate()[1]
+            time.sleep(0.05)
+        workers = psutil.Process(first.pid).children(recursive=True)
         done = study.run(*one)
     finally:
         first.kill()
-        first.communicate()
+        first.wait()
+    # Its worker would train for hours; it dies with the run that started it.
+    assert not psutil.wait_procs(workers, timeout=10)[1]
     assert done.code == 73
     assert "another run is working on sub-01" in done.lines[-1]
     assert "remedy: wait for it to end" in done.lines[-1]
