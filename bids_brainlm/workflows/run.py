@@ -302,7 +302,9 @@ def _outcome(request: Request, participant: str, stages: Sequence[cache.Stage]) 
 
     faults = [FAULTS[stage.name] for stage in unfinished if stage.name in FAULTS]
     if faults:
-        return Outcome(participant, tuple(line for fault in faults for line in fault["errors"]), faults[0]["exit_code"])
+        return Outcome(
+            participant, tuple(dict.fromkeys(line for fault in faults for line in fault["errors"])), faults[0]["exit_code"]
+        )
     return Outcome(
         participant, (f"{unfinished[0].name} was not run, because something else failed before: {request.out_dir}",), 1
     )
