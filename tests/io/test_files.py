@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bids_brainlm.errors import InputError, MissingInputError
+from bids_brainlm.errors import InputError, MissingInputError, OutputError
 from bids_brainlm.io.files import atomic_write, parse_tsv, read_header, read_json, read_tsv, write_json, write_text, write_tsv
 from bids_brainlm.io.names import ENTITIES, bids_name, parse
 
@@ -115,3 +117,42 @@ def test_entities_of_the_users_own_are_carried() -> None:
     assert parse(Path("sub-1_task-a_mine-x_scale-100_desc-q_bold.nii.gz")).entities["mine"] == "x"
     with pytest.raises(ValueError, match="task-a_b cannot stand"):
         bids_name({"task": "a_b"}, "bold", ".nii")
+
+
+def _write_on_a_full_disk(path: Path) -> None:
+    with atomic_write(path) as temporary:
+        # A device that answers as a full disk does.
+        temporary.symlink_to("/dev/full")
+        temporary.write_bytes(b"after")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("before")
+    with pytest.raises(OutputError, match=r"cannot be written \(No space left on device\): .*x.txt .*free space"):
+        _write_on_a_full_disk(path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x.txt", "before")]
+
+
+def test_a_file_that_may_not_grow_leaves_nothing(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OutputError, match="File too large") as raised:
+            write_text(tmp_path / "x.txt", "a" * 2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert raised.value.exit_code == 73
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "word"), [(errno.EDQUOT, "free space"), (errno.EROFS, "a folder that can be written")])
+def test_quotas_and_read_only_disks(tmp_path: Path, number: int, word: str) -> None:
+    with pytest.raises(OutputError, match=word), atomic_write(tmp_path / "x.txt"):
+        raise OSError(number, os.strerror(number))
+
+
+def test_an_input_that_cannot_be_read_is_not_taken_for_the_output(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), atomic_write(tmp_path / "out" / "x.txt"):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "in" / "y.txt"))
