@@ -101,9 +101,7 @@ _SLOPPY = ", ".join(f"{name}={value}" for name, value in SLOPPY.items())
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of the index of input files, which several runs may share; the work folder when not given.",
 )
-@click.option(
-    "--clean-workdir", is_flag=True, help="Take away what earlier runs left in the work folder first."
-)
+@click.option("--clean-workdir", is_flag=True, help="Take away what earlier runs left in the work folder first.")
 @click.option("--reports-only", is_flag=True, help="Write the reports again from the outputs that are there.")
 @click.option("--boilerplate-only", is_flag=True, help="Write the method text and its references, and nothing else.")
 @click.option("--write-graph", is_flag=True, help="Draw the stages and what they wait for.")

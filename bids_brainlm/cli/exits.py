@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 import signal
+import sys
 import tempfile
 import threading
 import traceback
@@ -16,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from os import getpid
 from pathlib import Path
 
 import click
@@ -77,23 +78,51 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, as batch systems send at the end of a job's time; nothing but the outermost frame may catch it."""
 
 
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end what runs inside as Ctrl-C does, so that workers are stopped and the record is written."""
+PATIENCE = 4.0
+"""Seconds in which an interrupted command may stop its workers and write its record before it is ended without that."""
 
-    def terminate(signum: int, frame: object) -> None:
+_GOES_ON = "the same command goes on from where it stopped"
+
+
+@contextmanager
+def _stoppable(name: str) -> Iterator[None]:
+    """Let SIGTERM and SIGINT end what runs inside, by an exception and, should that be lost, without one.
+
+    Python only prints an exception that is raised while an object is being deleted; the run would go on for ever.
+    """
+    timers: list[threading.Timer] = []
+
+    def stop(signum: int, frame: object) -> None:
         # One is enough: batch systems repeat it, and the second must not cut short what the first one has begun.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise Terminated
+        signal.signal(signum, signal.SIG_IGN)
+        timers.append(threading.Timer(PATIENCE, _end_at_once, (name, signum)))
+        timers[-1].daemon = True
+        timers[-1].start()
+        raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    former = signal.signal(signal.SIGTERM, terminate)
+    former = {signum: signal.signal(signum, stop) for signum in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, former)
+        for timer in timers:
+            timer.cancel()
+        for signum, handler in former.items():
+            signal.signal(signum, handler)
+
+
+def _end_at_once(name: str, signum: int) -> None:
+    code = _say_stopped(name, signum)
+    sys.stderr.flush()
+    # Workers see that this process is gone; whatever was not finished has no final name.
+    os._exit(code)
+
+
+def _say_stopped(name: str, signum: int) -> int:
+    what, code = ("terminated", 143) if signum == signal.SIGTERM else ("interrupted", 130)
+    return _say(name, code, f"{what}; {_GOES_ON}")
 
 
 def _leave_the_garbage() -> None:
@@ -123,16 +152,15 @@ def run(command: click.Command, name: str, argv: Sequence[str] | None) -> int:
     args = None if argv is None else list(argv)
     atexit.register(_leave_the_garbage)
     try:
-        with _terminable():
+        with _stoppable(name):
             return command.main(args=args, prog_name=name, standalone_mode=False, obj=ending) or 0
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
         # click turns any KeyboardInterrupt into an Abort.
-        if isinstance(error, Terminated) or isinstance(error.__cause__, Terminated):
-            return _say(name, 143, "terminated; the same command goes on from where it stopped")
-        return _say(name, 130, "interrupted; the same command goes on from where it stopped")
+        terminated = isinstance(error, Terminated) or isinstance(error.__cause__, Terminated)
+        return _say_stopped(name, signal.SIGTERM if terminated else signal.SIGINT)
     except BrainLMError as error:
         _show(ending)
         lines = lines_of(error)
@@ -201,7 +229,7 @@ def _show(ending: Ending) -> None:
 def _write_crash(error: BaseException, crash_dir: Path) -> Path:
     """Traceback -> a file in that folder, or in the temporary one when it cannot be written, or else the terminal."""
     text = "".join(traceback.format_exception(error))
-    name = f"crash-{datetime.now(UTC):%Y%m%d-%H%M%S}-{getpid()}.txt"
+    name = f"crash-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.txt"
     for folder in (crash_dir, temporary()):
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from bids_brainlm.config import Request
@@ -18,9 +19,10 @@ from bids_brainlm.io.layout import participants
 from bids_brainlm.io.series import SPACES
 from bids_brainlm.io.surfaces import Volume, common_mask
 from bids_brainlm.models import sources
+from bids_brainlm.stages.cache import Stage
 from bids_brainlm.stages.estimate import runs_of
 from bids_brainlm.stages.evaluate import load_facts
-from bids_brainlm.stages.plan import noting, table_faults, unknown_names
+from bids_brainlm.stages.plan import noting, raise_all, table_faults, unknown_names
 from bids_brainlm.stages.preflight import survey
 
 PEEKED = 3
@@ -43,6 +45,33 @@ def survey_request(request: Request) -> tuple[BrainLMError, ...]:
         for folder in (request.out_dir, request.work_dir):
             _refuse_unwritable(folder)
     return tuple(faults)
+
+
+def refuse_unready(request: Request, stages: Iterable[Stage]) -> None:
+    """Look up what some stages will need of the request, before hours of other work.
+
+    Parameters
+    ----------
+    request : Request
+    stages : iterable of Stage
+        Those that have to run.
+
+    Raises
+    ------
+    BrainLMError
+        A name that nobody registered, an atlas that does not fit or is not there, a language model that is not there and
+        cannot be fetched; `Faults` when there are several.
+    """
+    kinds = {stage.kind for stage in stages}
+    heavy = bool(kinds & {"train", "decode"})
+    faults = unknown_names(request, heavy) if kinds else []
+    if heavy or "parcellate" in kinds:
+        with noting(faults):
+            _refuse_unfit_atlas(request)
+    if heavy:
+        with noting(faults):
+            sources.find(request.config.model.llm, request.config.model.revision, request.config.run.offline)
+    raise_all(faults)
 
 
 def free_gb(folder: Path) -> float:

@@ -10,7 +10,7 @@ told at once, not the first alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +27,6 @@ from bids_brainlm.io.matrices import files_of, find_betas
 from bids_brainlm.io.runfiles import RunFiles
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.io.texts import NoTextError, inside
-from bids_brainlm.models import sources
 from bids_brainlm.stages.cache import FileHashes, Stage, digest
 from bids_brainlm.stages.estimate import runs_of, stem, trials_of
 from bids_brainlm.stages.evaluate import facts_path
@@ -80,32 +79,6 @@ def raise_all(faults: Sequence[BrainLMError]) -> None:
 
 def _estimates(stages: Sequence[Stage]) -> list[Stage]:
     return [stage for stage in stages if stage.name.endswith("_estimate")]
-
-
-def refuse_unknown(request: Request, stages: Iterable[Stage]) -> None:
-    """Look up what some stages will need by name, before hours of other work.
-
-    Parameters
-    ----------
-    request : Request
-    stages : iterable of Stage
-        Those that have to run.
-
-    Raises
-    ------
-    ConfigError
-        When nobody registered an estimator, prompt style, metric, tokenizer or objective of that name.
-    MissingResourceError
-        When the language model is not there.
-    Faults
-        When there are several of these.
-    """
-    stages = list(stages)
-    faults = unknown_names(request, heavy=any(stage.heavy for stage in stages)) if stages else []
-    if any(stage.heavy for stage in stages):
-        with noting(faults):
-            sources.find(request.config.model.llm, request.config.model.revision, request.config.run.offline)
-    raise_all(faults)
 
 
 def unknown_names(request: Request, heavy: bool) -> list[BrainLMError]:

@@ -26,8 +26,8 @@ from bids_brainlm.io.files import locked, make_folder, remove_remnants, write_te
 from bids_brainlm.io.layout import default_derivatives, participants
 from bids_brainlm.reports.plan import plan_text
 from bids_brainlm.stages import cache
-from bids_brainlm.stages.checks import survey_request
-from bids_brainlm.stages.plan import plan, refuse_unknown
+from bids_brainlm.stages.checks import refuse_unready, survey_request
+from bids_brainlm.stages.plan import plan
 from bids_brainlm.stages.preflight import memory_of, survey_all
 from bids_brainlm.workflows import resources
 from bids_brainlm.workflows.provenance import Record
@@ -147,7 +147,7 @@ def _run(request: Request, asked: Sequence[str], record: Record, held: ExitStack
             stale[who] = _to_run(request, record.plans[who])
     record.executed = stale
     try:
-        refuse_unknown(request, (stage for stages in stale.values() for stage in stages))
+        refuse_unready(request, (stage for stages in stale.values() for stage in stages))
     except BrainLMError as error:
         record.outcomes |= {who: _failed(who, error) for who, stages in stale.items() if stages}
     else:
