@@ -135,8 +135,12 @@ def _totals(request: Request, plans: Sequence[ParticipantPlan]) -> list[str]:
 def _model(request: Request) -> list[str]:
     size, name = costs.model_size(request), request.config.model.llm
     if size.known:
-        return _wrapped(f"language model: {name}, {size.parameters / 1e6:,.1f} million parameters")
+        return _wrapped(f"language model: {name}, {_parameters(size.parameters)}")
     return _wrapped(f"language model: {name}; it is not on this machine, so memory and time of train and decode leave it out")
+
+
+def _parameters(n: int) -> str:
+    return f"{n / 1e6:,.1f} million parameters" if n >= 1e5 else f"{n:,} parameters"
 
 
 def _time(request: Request, plans: Sequence[ParticipantPlan]) -> list[str]:

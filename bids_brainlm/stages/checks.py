@@ -104,14 +104,23 @@ def _peek(request: Request) -> tuple[str, int, int, Volume | None]:
     for who in (request.participants or participants(request.bids_dir))[:PEEKED]:
         for run in survey(request, who, pace={}).runs:
             if run.volume and "betas" not in request.derivatives:
-                mask = common_mask(runs_of(request, who)[:1])
-                return run.space, mask.index.size, mask.index.size, mask
-            if run.n_units:
+                mask = _mask(request, who)
+                if mask is not None:
+                    return run.space, mask.index.size, mask.index.size, mask
+            elif run.n_units:
                 n_left = run.n_units // 2 if run.space != "none" else run.n_units
                 return run.space, n_left, run.n_units, None
     space, density = SPACES.get(request.config.input.space, (request.config.input.space, request.config.input.density))
     n_left = {label: size for size, label in DENSITIES.items()}.get(density, 10242)
     return space, n_left, 2 * n_left, None
+
+
+def _mask(request: Request, participant: str) -> Volume | None:
+    """Voxels of a run; None where something is wrong with the participant, which is told elsewhere."""
+    try:
+        return common_mask(runs_of(request, participant)[:1])
+    except BrainLMError:
+        return None
 
 
 def _existing(folder: Path) -> Path:

@@ -71,3 +71,13 @@ def _n_volumes(study: Any, stem: str) -> int:
     )
     image: Any = nib.load(path)
     return int(image.shape[3]) if path.name.endswith(".nii.gz") else len(image.darrays)
+
+
+def test_a_fault_of_one_participant_is_not_one_of_the_request(volume: Any, tmp_path: Path) -> None:
+    study = volume.copy(tmp_path)
+    study.func("space-T1w_desc-preproc_bold.nii.gz", 2).unlink()
+    done = study.run("--dry-run")
+    assert done.code == 75
+    assert done.lines[-1].startswith("bids_brainlm: 1 of 2 participants failed (01): no BOLD series of sub-01_task-look_run-2")
+    assert done.err.count("- no BOLD series") == 1
+    assert not study.out.exists()
