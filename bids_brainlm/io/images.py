@@ -42,10 +42,8 @@ def reading(path: Path, expected: str = "") -> Iterator[None]:
     except InputError:
         raise
     except _DAMAGE as error:
-        remedy = "copy or make it again"
-        raise InputError(
-            f"damaged or of another format ({type(error).__name__}: {error})", path, expected=expected, remedy=remedy
-        ) from error
+        why = f"damaged or of another format ({type(error).__name__}: {error})" if path.stat().st_size else "the file is empty"
+        raise InputError(why, path, expected=expected, remedy="copy or make it again") from error
 
 
 def refuse_unreadable(path: Path, expected: str = "") -> None:

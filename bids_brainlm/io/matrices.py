@@ -68,7 +68,7 @@ def read_matrix(npy: Path, trials_tsv: Path) -> tuple[Any, pd.DataFrame]:
         raise InputError(f"the file holds {found}", npy, expected="numbers of shape (trials, vertices)")
     trials = read_trials(trials_tsv)
     if len(trials) != len(data):
-        raise InputError(f"{len(trials)} rows", trials_tsv, expected=f"{len(data)}, one for each row of {npy.name}")
+        raise InputError(f"{len(trials)} row(s)", trials_tsv, expected=f"{len(data)}, one for each row of {npy.name}")
     return (data if data.dtype == np.float32 else np.asarray(data, dtype=np.float32)), trials
 
 

@@ -34,6 +34,8 @@ PER_HEMISPHERE = {density: n for n, density in DENSITIES.items()}
 LONGEST = 100.0
 """s above which a time from a sidecar is taken for milliseconds."""
 
+_ONE_GRID = "use masks and BOLD series of one fMRIPrep run"
+
 TR_TOLERANCE = 0.001
 """s by which header and sidecar may differ."""
 
@@ -282,6 +284,6 @@ def load_mask(path: Path) -> Volume:
 
 def _same_grid(mask: Volume, shape: Sequence[int], affine: NDArray[np.float64], path: Path) -> None:
     if tuple(shape) != mask.shape:
-        raise InputError(f"voxels {tuple(shape)}", path, expected=f"the mask's {mask.shape}")
+        raise InputError(f"a grid of {tuple(shape)} voxels", path, expected=f"the mask's {mask.shape}", remedy=_ONE_GRID)
     if not np.allclose(affine, mask.affine, atol=1e-3):
-        raise InputError("the affine differs from the mask's", path, expected="one grid", remedy="use files of one fMRIPrep run")
+        raise InputError("the affine differs from the mask's", path, expected="one grid", remedy=_ONE_GRID)

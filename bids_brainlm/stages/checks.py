@@ -90,7 +90,10 @@ def _refuse_absent_model(request: Request) -> None:
 
 def _refuse_unfit_atlas(request: Request) -> None:
     """Fit the atlas to responses like those of the first participant who has some."""
-    space, n_left, n_units, volume = _peek(request)
+    peeked = _peek(request)
+    if peeked is None:
+        return
+    space, n_left, n_units, volume = peeked
     try:
         load_atlas(request.config.parcels.atlas, space=space, n_left=n_left, n_vertices=n_units, volume=volume, offline=True)
     except MissingResourceError as error:
@@ -99,8 +102,11 @@ def _refuse_unfit_atlas(request: Request) -> None:
             raise
 
 
-def _peek(request: Request) -> tuple[str, int, int, Volume | None]:
-    """Space, columns of the left hemisphere, all columns and voxels of the responses, or what the settings say of them."""
+def _peek(request: Request) -> tuple[str, int, int, Volume | None] | None:
+    """Space, columns of the left hemisphere, all columns and voxels of the responses, or what the settings say of them.
+
+    None where the settings do not say it: of a volume whose masks cannot be read, each participant is told.
+    """
     for who in (request.participants or participants(request.bids_dir))[:PEEKED]:
         for run in survey(request, who, pace={}).runs:
             if run.volume and "betas" not in request.derivatives:
@@ -112,7 +118,7 @@ def _peek(request: Request) -> tuple[str, int, int, Volume | None]:
                 return run.space, n_left, run.n_units, None
     space, density = SPACES.get(request.config.input.space, (request.config.input.space, request.config.input.density))
     n_left = {label: size for size, label in DENSITIES.items()}.get(density, 10242)
-    return space, n_left, 2 * n_left, None
+    return (space, n_left, 2 * n_left, None) if space == "fsaverage" else None
 
 
 def _mask(request: Request, participant: str) -> Volume | None:

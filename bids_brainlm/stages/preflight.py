@@ -273,7 +273,8 @@ def _shape(request: Request, run: RunFiles) -> tuple[int, int, str]:
         raise InputError(f"an image of shape {shape}", run.bold[0], expected="4 dimensions, the last one time")
     mask = nifti_shape(run.mask) if run.mask else shape[:3]
     if mask != shape[:3]:
-        raise InputError(f"voxels {shape[:3]}", run.bold[0], expected=f"the mask's {mask}")
+        remedy = "use masks and BOLD series of one fMRIPrep run"
+        raise InputError(f"a grid of {shape[:3]} voxels", run.bold[0], expected=f"the mask's {mask}", remedy=remedy)
     return shape[3], math.prod(shape[:3]), ""
 
 

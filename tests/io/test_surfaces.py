@@ -112,7 +112,7 @@ def test_common_mask_is_the_intersection(tree: Any, rng: np.random.Generator) ->
 
 def test_mask_of_another_grid(tree: Any) -> None:
     volume_run(tree, np.ones((3, 4, 2, 5), np.float32), np.ones((3, 4, 3)))
-    with pytest.raises(InputError, match=r"voxels \(3, 4, 2\).*the mask's \(3, 4, 3\)"):
+    with pytest.raises(InputError, match=r"a grid of \(3, 4, 2\) voxels.*the mask's \(3, 4, 3\)"):
         load_bold(first(tree, space="T1w"))
     tree.nifti("sub-01_task-a_run-1_space-T1w_desc-brain_mask.nii.gz", np.ones((3, 4, 2), np.uint8), np.diag([2, 2, 2, 1]))
     with pytest.raises(InputError, match="affine"):
