@@ -21,8 +21,9 @@ lint: .venv/.stamp
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+# Two processes, each file in one of them: the page of faults is compared with what all cases of its file said.
 pytest: .venv/.stamp
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 # The demo with less of everything, and its outputs checked.
 short-demo: .venv/.stamp
