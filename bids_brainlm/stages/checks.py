@@ -109,15 +109,19 @@ def _peek(request: Request) -> tuple[str, int, int, Volume | None] | None:
     """
     for who in (request.participants or participants(request.bids_dir))[:PEEKED]:
         for run in survey(request, who, pace={}).runs:
-            if run.volume and "betas" not in request.derivatives:
+            if run.volume and "betas" in request.derivatives:
+                # The voxels of betas are known when they are read.
+                return None
+            if run.volume:
                 mask = _mask(request, who)
                 if mask is not None:
                     return run.space, mask.index.size, mask.index.size, mask
             elif run.n_units:
                 n_left = run.n_units // 2 if run.space != "none" else run.n_units
                 return run.space, n_left, run.n_units, None
-    space, density = SPACES.get(request.config.input.space, (request.config.input.space, request.config.input.density))
-    n_left = {label: size for size, label in DENSITIES.items()}.get(density, 10242)
+    space, _ = SPACES.get(request.config.input.space, (request.config.input.space, ""))
+    # The coarsest: an atlas is not to be blamed for surfaces that cannot be read, or not at the density that is asked for.
+    n_left = min(DENSITIES)
     return (space, n_left, 2 * n_left, None) if space == "fsaverage" else None
 
 
