@@ -105,7 +105,7 @@ def _backwards(folder: Path) -> None:
     ("damage", "code", "path", "words"),
     [
         (_pickled, 65, "sub-01_betas.npy", "allow_pickle=False"),
-        (_short, 65, "sub-01_trials.tsv", "34 rows"),
+        (_short, 65, "sub-01_trials.tsv", "34 row"),
         (_no_table, 66, "sub-01_trials.tsv", "no table of trials"),
         (_repeated, 65, "sub-01_trials.tsv", "ids repeat"),
         (_backwards, 65, "sub-01_trials.tsv", "onsets"),
