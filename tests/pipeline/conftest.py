@@ -142,10 +142,10 @@ class Study:
         return pd.read_csv(self.beh(desc, who, out), sep="\t", na_values="n/a", keep_default_na=False)
 
     def log(self, out: Path | None = None) -> dict[str, Any]:
-        """What the newest call logged."""
-        newest = max(((out or self.out) / "logs").glob("*_*.json"), key=lambda path: path.stat().st_mtime_ns)
-        tree: dict[str, Any] = json.loads(newest.read_text())
-        return tree
+        """What the newest call at the participant level logged."""
+        paths = sorted(((out or self.out) / "logs").glob("*_*.json"), key=lambda path: path.stat().st_mtime_ns)
+        trees: list[dict[str, Any]] = [json.loads(path.read_text()) for path in paths]
+        return [tree for tree in trees if tree["level"] == "participant"][-1]
 
     def executed(self, out: Path | None = None) -> list[str]:
         """Stages that the newest call ran, without the names of run and participant."""
