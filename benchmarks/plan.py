@@ -19,6 +19,7 @@ import cProfile
 import json
 import os
 import pstats
+import shutil
 import struct
 import subprocess
 import sys
@@ -151,6 +152,7 @@ def peer_seconds(root: Path, n: int) -> tuple[float, float]:
     from bids import BIDSLayout
 
     small = root / "peer"
+    shutil.rmtree(small, ignore_errors=True)
     fmriprep = small / "derivatives" / "fmriprep"
     fmriprep.mkdir(parents=True, exist_ok=True)
     for source, target in ((root / "bids", small), (root / "bids" / "derivatives" / "fmriprep", fmriprep)):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -147,7 +148,9 @@ def survey_all(request: Request, participants: Sequence[str]) -> list[Participan
     work = partial(survey, request, pace=pace)
     if n_processes == 1 or len(participants) < WORTH_PROCESSES:
         return list(map(work, participants))
-    with ProcessPoolExecutor(n_processes, multiprocessing.get_context("spawn")) as pool:
+    # A fork spares each process seconds of imports; torch, once it is there, may have threads that do not survive one.
+    kind = "fork" if sys.platform == "linux" and "torch" not in sys.modules else "spawn"
+    with ProcessPoolExecutor(n_processes, multiprocessing.get_context(kind)) as pool:
         return list(pool.map(work, participants, chunksize=-(-len(participants) // (8 * n_processes))))
 
 
