@@ -117,9 +117,17 @@ def _init(request: Request) -> None:
     """Make the folders, or say why they cannot be made."""
     init_dataset(request.out_dir, request.bids_dir, request.derivatives or default_derivatives(request.bids_dir), __version__)
     if request.clean_workdir:
-        for path in [path for name in _OURS for path in request.work_dir.glob(name)]:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        _clean(request.work_dir)
     make_folder(request.work_dir)
+
+
+def _clean(work_dir: Path) -> None:
+    """Take away what this program left in a work folder, and nothing else."""
+    for path in [path for name in _OURS for path in work_dir.glob(name)]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _run(request: Request, asked: Sequence[str], record: Record, held: ExitStack) -> None:

@@ -195,3 +195,12 @@ def test_reports_only_says_what_was_not_run(volume: Any, tmp_path: Path) -> None
     assert done.code == 66
     assert "has not been run with these settings" in done.lines[-1]
     assert not (study.out / "sub-01").exists()
+
+
+def test_boilerplate_only(volume: Any, tmp_path: Path) -> None:
+    study = volume.copy(tmp_path)
+    study.ok(*ONE, "--boilerplate-only")
+    assert "least squares separate" in (study.out / "logs" / "sub-01_CITATION.md").read_text("utf-8").lower()
+    assert (study.out / "logs" / "CITATION.bib").is_file()
+    assert not (study.out / "sub-01").exists()
+    assert study.executed() == []
