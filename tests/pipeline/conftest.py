@@ -27,6 +27,8 @@ from scipy.stats import gamma
 
 from bids_brainlm.cli import app, companion
 
+collect_ignore_glob = ["faults_*.py"]  # tables of cases that test_faults.py loads; they hold no doctest
+
 TASK, TR, SPACING, N_RUNS = "look", 2.0, 6.0, 3
 ANIMALS, COLOURS = ("bird", "cow", "dog", "fox"), ("blue", "green", "red")
 PICTURES = [f"{colour}-{animal}" for colour in COLOURS for animal in ANIMALS]
