@@ -113,7 +113,9 @@ _SLOPPY = ", ".join(f"{name}={value}" for name, value in SLOPPY.items())
     type=click.Path(path_type=Path, dir_okay=False),
     help="YAML file with a Nipype plugin and its plugin_args.",
 )
-@click.option("--resource-monitor", is_flag=True, help="Let Nipype sample memory and CPU of every stage.")
+@click.option(
+    "--resource-monitor", is_flag=True, help="Write time and peak memory of every stage that ran to logs/*_resources.tsv."
+)
 @click.option(
     "--debug",
     type=click.Choice(["pdb", "all"]),

@@ -100,7 +100,8 @@ def _located(config: Config) -> Config:
     """Make paths absolute that may also be names: Nipype's nodes run in folders of their own."""
     model = dataclasses.replace(config.model, llm=_absolute(config.model.llm))
     parcels = dataclasses.replace(config.parcels, atlas=_absolute(config.parcels.atlas))
-    return dataclasses.replace(config, model=model, parcels=parcels)
+    estimate = dataclasses.replace(config.estimate, hrf_library=_absolute(config.estimate.hrf_library))
+    return dataclasses.replace(config, estimate=estimate, model=model, parcels=parcels)
 
 
 def _absolute(name: str) -> str:

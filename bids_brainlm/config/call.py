@@ -58,7 +58,7 @@ class Request:
     debug : tuple of str
         ``pdb`` runs all in one process and stops in the debugger.
     resource_monitor : bool
-        Let Nipype sample memory and CPU of every node.
+        Write time and peak memory of every stage that ran to ``logs/*_resources.tsv``, from their stamps.
     command : tuple of str
         The command as typed, for the provenance.
     origins : dict of str to str

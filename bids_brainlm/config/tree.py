@@ -53,7 +53,7 @@ def _meta(
 QUERIES = ("bold", "mask", "confounds", "events")
 """Kinds of file that filters may narrow."""
 
-STAGES = ("estimate", "parcellate", "train", "decode", "evaluate", "reports")
+STAGES = ("tune", "estimate", "parcellate", "train", "decode", "evaluate", "reports")
 """What can be skipped."""
 
 
@@ -81,6 +81,18 @@ class Input:
     filters: dict[str, Any] = table(
         f"Entities that files must have, by query ({', '.join(QUERIES)}); what --bids-filter-file holds."
     )
+    projection: str = setting(
+        "auto",
+        "Runs without fsaverage surfaces, for --space fsaverage: auto brings the best there is (CIFTI, T1w volume, MNI volume) "
+        "to the surface, none refuses them.",
+        "--projection",
+        choices=("auto", "none"),
+    )
+    depths: int = setting(6, "Depths between white and pial surface, both included, at which a volume is read and averaged.")
+    interpolation: str = setting("linear", "How a volume is read between its voxels.", choices=("linear", "nearest"))
+    good_voxels: bool = setting(
+        False, "Leave voxels out of the projection whose signal varies far more than that of the cortex around."
+    )
     drop_missing: bool = setting(
         False, "Leave out runs whose files are not all there instead of stopping with their names.", "--drop-missing"
     )
@@ -90,8 +102,41 @@ class Input:
 class Estimate:
     """How one response a trial is estimated from the BOLD series of a run."""
 
-    estimator: str = setting("lss", "Single-trial estimator.", "--estimator")
+    estimator: str = setting(
+        "lss",
+        "Single-trial estimator: lsa and lss look at one run; hrf (a response shape a vertex), denoise (nuisance components), "
+        "ridge (fractional ridge) and auto (all that the data allow) choose from all runs of a participant.",
+        "--estimator",
+    )
+    noise_model: str = setting(
+        "ols", "Noise of lsa and lss: ols is white, ar1 is autoregressive of order 1.", "--noise-model", choices=("ols", "ar1")
+    )
     hrf: str = setting("glover", "Haemodynamic response function.", "--hrf-model", choices=("glover", "spm"))
+    hrf_library: str = setting(
+        "",
+        "TSV of responses that hrf, ridge and auto choose from: a column time (s, from 0, even steps) and one column a response; "
+        "our own library when empty.",
+        "--hrf-library",
+    )
+    hrf_choice: str = setting(
+        "onoff",
+        "How the response of a vertex is chosen: onoff (one regressor for all trials), cv (cross-validated on repeats) or "
+        "insample (single trials; biased to wide responses).",
+        choices=("onoff", "cv", "insample"),
+    )
+    max_components: int = setting(10, "Largest number of nuisance components that denoise and auto may take.")
+    tune_on: str = setting(
+        "all",
+        "Runs that hrf, denoise, ridge and auto choose on: all, or train (only runs without a test trial). Texts are never seen.",
+        "--tune-on",
+        choices=("all", "train"),
+    )
+    max_fd: float = setting(
+        0.0, "Trials whose response window has a larger mean framewise displacement (mm) are not decoded; 0 for no limit."
+    )
+    max_outliers: float = setting(
+        0.0, "Trials with a larger share of outlier volumes in their response window are not decoded; 0 for no limit."
+    )
     high_pass: float = setting(0.0078125, "Cut-off of the cosine drift model in Hz.", "--high-pass")
     center: str = setting(
         "run",

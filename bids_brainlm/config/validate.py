@@ -145,7 +145,11 @@ def _is_plain(value: Any) -> bool:
 
 _LOWEST = {
     "input.dummy_scans": -1,
+    "input.depths": 1,
     "estimate.high_pass": 0,
+    "estimate.max_components": 0,
+    "estimate.max_fd": 0,
+    "estimate.max_outliers": 0,
     "split.folds": 0,
     "model.components": 0,
     "model.basis_components": 1,
