@@ -13,22 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from bids_brainlm.core.types import Floats, Parcellation
 from bids_brainlm.errors import InputError
-from bids_brainlm.io.files import atomic_write, read_json, read_tsv, write_json, write_tsv
-from bids_brainlm.io.images import gifti_rows, load_nifti, reading
+from bids_brainlm.io.files import read_json, read_tsv, write_json, write_tsv
+from bids_brainlm.io.images import load_nifti, reading
+from bids_brainlm.io.maps import read_hemispheres, sampling, save_nifti, save_volume, write_hemispheres
 from bids_brainlm.io.names import bids_folder, bids_name, parse, run_entities
-from bids_brainlm.io.surfaces import Geometry, Volume, density_of, load_mask
+from bids_brainlm.io.surfaces import Geometry, load_mask
 
-gifti: Any = nib.gifti
 _OWN = ("Description", "EstimationMethod", "Density", "Resolution", "TrialIDs")
 DESCRIPTION = "Single-trial responses, one data array or volume a trial, in the order of TrialIDs."
-STRUCTURES = {"L": "CortexLeft", "R": "CortexRight"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +77,9 @@ def write_betas(out_dir: Path, betas: Betas) -> list[Path]:
     folder, named = _place(out_dir, betas, "effect")
     geometry = betas.geometry
     if geometry.volume is None:
-        halves = {"L": betas.data[:, : geometry.n_left], "R": betas.data[:, geometry.n_left :]}
-        paths = [_write_gifti(folder, named, side, half, betas.trial_ids) for side, half in halves.items()]
+        paths = write_hemispheres(folder, named, betas.data, geometry.n_left, betas.trial_ids, "NIFTI_INTENT_ESTIMATE")
     else:
-        paths = [_write_nifti(folder / bids_name(named, "statmap", ".nii.gz"), betas.data, geometry.volume)]
+        paths = [save_volume(folder / bids_name(named, "statmap", ".nii.gz"), betas.data, geometry.volume)]
         paths += _write_mask(folder, named, geometry, betas.sidecar)
     fields = {"Description": DESCRIPTION, **_fields(betas), "TrialIDs": list(betas.trial_ids)}
     return [*paths, write_json(folder / bids_name(named, "statmap", ".json"), fields)]
@@ -100,7 +97,7 @@ def read_betas(path: Path) -> Betas:
     named = {key: value for key, value in name.entities.items() if key != "hemi"}
     sidecar = read_json(path.with_name(bids_name(named, "statmap", ".json")))
     if name.extension == ".func.gii":
-        data, geometry, names = _read_gifti(path.parent, named)
+        data, geometry, names = read_hemispheres(path.parent, named)
     else:
         data, geometry = _read_nifti(path, named)
         names = []
@@ -204,39 +201,7 @@ def _place(out_dir: Path, betas: Betas, stat: str, atlas: str = "") -> tuple[Pat
 def _fields(betas: Betas) -> dict[str, Any]:
     """JSON fields that every file of these responses carries."""
     kept = {key: value for key, value in betas.sidecar.items() if key not in _OWN}
-    return {"EstimationMethod": betas.estimator, **_sampling(betas.geometry), **kept}
-
-
-def _sampling(geometry: Geometry) -> dict[str, str]:
-    """What BIDS wants to be told where a name has ``den-`` or ``res-``."""
-    density = f"{geometry.n_left} vertices a hemisphere (fsaverage {geometry.density})"
-    resolution = f"That of the BOLD series called res-{geometry.resolution}."
-    return ({"Density": density} if geometry.density else {}) | ({"Resolution": resolution} if geometry.resolution else {})
-
-
-def _write_gifti(folder: Path, named: Mapping[str, str], side: str, data: Floats, trial_ids: Sequence[str]) -> Path:
-    arrays = [
-        gifti.GiftiDataArray(
-            np.ascontiguousarray(row),
-            intent="NIFTI_INTENT_ESTIMATE",
-            datatype="NIFTI_TYPE_FLOAT32",
-            encoding="GIFTI_ENCODING_B64GZ",
-            meta=gifti.GiftiMetaData({"Name": trial}),
-        )
-        for row, trial in zip(data, trial_ids, strict=True)
-    ]
-    image = gifti.GiftiImage(darrays=arrays, meta=gifti.GiftiMetaData({"AnatomicalStructurePrimary": STRUCTURES[side]}))
-    path = folder / bids_name({**named, "hemi": side}, "statmap", ".func.gii")
-    with atomic_write(path) as temporary:
-        nib.save(image, temporary)
-    return path
-
-
-def _write_nifti(path: Path, betas: Floats, volume: Volume) -> Path:
-    voxels = np.zeros((int(np.prod(volume.shape)), len(betas)), dtype=np.float32)
-    voxels[volume.index] = betas.T
-    _save_nifti(path, voxels.reshape(*volume.shape, -1), volume)
-    return path
+    return {"EstimationMethod": betas.estimator, **sampling(betas.geometry), **kept}
 
 
 def _write_mask(folder: Path, named: Mapping[str, str], geometry: Geometry, sidecar: Mapping[str, Any]) -> list[Path]:
@@ -246,8 +211,8 @@ def _write_mask(folder: Path, named: Mapping[str, str], geometry: Geometry, side
     voxels = np.zeros(int(np.prod(volume.shape)), dtype=np.uint8)
     voxels[volume.index] = 1
     path = folder / _mask_name(named, ".nii.gz")
-    _save_nifti(path, voxels.reshape(volume.shape), volume)
-    fields: dict[str, Any] = {"Type": "Brain", "Description": "Voxels of the single-trial responses.", **_sampling(geometry)}
+    save_nifti(path, voxels.reshape(volume.shape), volume)
+    fields: dict[str, Any] = {"Type": "Brain", "Description": "Voxels of the single-trial responses.", **sampling(geometry)}
     sources = list(sidecar.get("Sources", ()))
     if sources:
         # BIDS wants to know what a space such as T1w refers to: the mask lies on the grid of the BOLD series.
@@ -258,24 +223,6 @@ def _write_mask(folder: Path, named: Mapping[str, str], geometry: Geometry, side
 def _mask_name(named: Mapping[str, str], extension: str) -> str:
     kept = {key: value for key, value in named.items() if key not in ("stat", "atlas")}
     return bids_name(kept | {"desc": "brain"}, "mask", extension)
-
-
-def _save_nifti(path: Path, voxels: NDArray[Any], volume: Volume) -> None:
-    image: Any = nib.Nifti1Image
-    with atomic_write(path) as temporary:
-        nib.save(image(voxels, volume.affine), temporary)
-
-
-def _read_gifti(folder: Path, named: Mapping[str, str]) -> tuple[Floats, Geometry, list[str]]:
-    paths = [folder / bids_name({**named, "hemi": side}, "statmap", ".func.gii") for side in "LR"]
-    (left, names), (right, others) = (gifti_rows(path) for path in paths)
-    if names != others:
-        raise InputError(
-            f"{len(others)} responses, or of other trials", paths[1], expected=f"the {len(names)} of {paths[0].name}"
-        )
-    density = density_of(left.shape[1]) if left.shape[1] == right.shape[1] else ""
-    data = np.concatenate([left, right], axis=1)
-    return data, Geometry(named.get("space", ""), density, left.shape[1], data.shape[1]), names
 
 
 def _read_nifti(path: Path, named: Mapping[str, str]) -> tuple[Floats, Geometry]:

@@ -95,7 +95,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     paths = write_betas(tmp_path, surface())
     write_betas(tmp_path / "other", surface(trials=2))
     os.replace(next((tmp_path / "other").rglob("*hemi-R*")), paths[1])
-    with pytest.raises(InputError, match="2 responses.*hemi-R.*the 3 of"):
+    with pytest.raises(InputError, match="2 data array.*hemi-R.*the 3 of"):
         read_betas(paths[0])
     paths[1].unlink()
     with pytest.raises(MissingInputError, match="hemi-R"):
