@@ -6,7 +6,8 @@ A message says which thing, what was got, what was expected and what to do; anyt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
 
 
@@ -111,6 +112,41 @@ class Faults(BrainLMError):
 def lines_of(error: BrainLMError) -> tuple[str, ...]:
     """Messages of an error: one, or those of each of several faults."""
     return error.lines if isinstance(error, Faults) else (str(error),)
+
+
+@contextmanager
+def collecting(faults: list[BrainLMError]) -> Iterator[None]:
+    """Add what goes wrong inside to a list, once, and go on after it.
+
+    >>> faults = []
+    >>> for name in "ab":
+    ...     with collecting(faults):
+    ...         raise ConfigError(f"no setting {name!r}")
+    >>> [str(fault) for fault in faults]
+    ["no setting 'a'", "no setting 'b'"]
+    """
+    try:
+        yield
+    except BrainLMError as error:
+        known = set(map(str, faults))
+        faults += [fault for fault in (error.faults if isinstance(error, Faults) else (error,)) if str(fault) not in known]
+
+
+def one_or_all(faults: Sequence[BrainLMError]) -> BrainLMError:
+    """The only fault, or all of them; what several lack at one place, with one remedy, is one fault."""
+    alike: dict[tuple[object, ...], list[BrainLMError]] = {}
+    for fault in faults:
+        about = (fault.path, fault.expected, fault.remedy) if isinstance(fault, InputError) else (str(fault),)
+        alike.setdefault((type(fault), *about), []).append(fault)
+    distinct = [_joined(group) for group in alike.values()]
+    return distinct[0] if len(distinct) == 1 else Faults(distinct)
+
+
+def _joined(faults: list[BrainLMError]) -> BrainLMError:
+    first, whats = faults[0], dict.fromkeys(getattr(fault, "what", "") for fault in faults)
+    if not isinstance(first, InputError) or len(whats) == 1:
+        return first
+    return type(first)("; ".join(whats), first.path, expected=first.expected, remedy=first.remedy)
 
 
 def _rebuild(kind: type[InputError], what: str, path: str, expected: str, remedy: str) -> InputError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Iterable, Sequence
 
@@ -11,6 +10,7 @@ from bids_brainlm.errors import BrainLMError
 from bids_brainlm.stages import costs
 from bids_brainlm.stages.checks import free_gb
 from bids_brainlm.stages.preflight import ParticipantPlan, RunPlan
+from bids_brainlm.stages.resources import n_processes
 
 WIDTH = 110
 """Columns of the text; only a path that is longer by itself goes beyond."""
@@ -144,7 +144,7 @@ def _parameters(n: int) -> str:
 
 
 def _time(request: Request, plans: Sequence[ParticipantPlan]) -> list[str]:
-    n = request.config.run.nprocs or os.cpu_count() or 1
+    n = n_processes(request.config.run)
     heavy, light = (
         sum(s for plan in plans for kind, s in plan.seconds.items() if (kind in _HEAVY) is wanted) for wanted in (True, False)
     )

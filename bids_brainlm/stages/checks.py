@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bids_brainlm.config import Request
 from bids_brainlm.core.types import DENSITIES
-from bids_brainlm.errors import BrainLMError, MissingResourceError, OutputError
+from bids_brainlm.errors import BrainLMError, MissingResourceError, OutputError, collecting, one_or_all
 from bids_brainlm.io.atlases import load_atlas
 from bids_brainlm.io.layout import participants
 from bids_brainlm.io.series import SPACES
@@ -22,7 +22,7 @@ from bids_brainlm.models import sources
 from bids_brainlm.stages.cache import Stage
 from bids_brainlm.stages.estimate import runs_of
 from bids_brainlm.stages.evaluate import load_facts
-from bids_brainlm.stages.plan import noting, raise_all, table_faults, unknown_names
+from bids_brainlm.stages.plan import table_faults, unknown_names
 from bids_brainlm.stages.preflight import survey
 
 PEEKED = 3
@@ -35,13 +35,13 @@ def survey_request(request: Request) -> tuple[BrainLMError, ...]:
     heavy = not {"train", "decode"} <= set(config.run.skip)
     faults = unknown_names(request, heavy)
     faults += table_faults(request)
-    with noting(faults):
+    with collecting(faults):
         load_facts(request)
-    with noting(faults):
+    with collecting(faults):
         _refuse_absent_model(request)
-    with noting(faults):
+    with collecting(faults):
         _refuse_unfit_atlas(request)
-    with noting(faults):
+    with collecting(faults):
         for folder in (request.out_dir, request.work_dir):
             _refuse_unwritable(folder)
     return tuple(faults)
@@ -66,12 +66,13 @@ def refuse_unready(request: Request, stages: Iterable[Stage]) -> None:
     heavy = bool(kinds & {"train", "decode"})
     faults = unknown_names(request, heavy) if kinds else []
     if heavy or "parcellate" in kinds:
-        with noting(faults):
+        with collecting(faults):
             _refuse_unfit_atlas(request)
     if heavy:
-        with noting(faults):
+        with collecting(faults):
             sources.find(request.config.model.llm, request.config.model.revision, request.config.run.offline)
-    raise_all(faults)
+    if faults:
+        raise one_or_all(faults)
 
 
 def free_gb(folder: Path) -> float:

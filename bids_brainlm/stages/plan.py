@@ -10,8 +10,7 @@ told at once, not the first alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ import pandas as pd
 from bids_brainlm import registry
 from bids_brainlm.config import Request, bearing
 from bids_brainlm.core.types import Examples, Split
-from bids_brainlm.errors import BrainLMError, Faults, MissingInputError
+from bids_brainlm.errors import BrainLMError, MissingInputError, collecting, one_or_all
 from bids_brainlm.io.atlas_files import SURFACE_EXTENSIONS, hemispheres
 from bids_brainlm.io.events import load_events
 from bids_brainlm.io.matrices import files_of, find_betas
@@ -49,32 +48,17 @@ def plan(request: Request, participant: str, hashes: FileHashes) -> list[Stage]:
     first: list[Stage] = []
     ready = request.derivatives.get("betas")
     source = atlas = ""
-    with noting(faults):
+    with collecting(faults):
         atlas = _atlas(request, hashes)
-    with noting(faults):
+    with collecting(faults):
         if ready is not None:
             source = digest(hashes.many(path for item in find_betas(ready, participant) for path in files_of(item)))
         else:
             first = _per_run(request, participant, atlas, hashes)
             source = digest([stage.key for stage in _estimates(first)])
-    raise_all(faults)
-    return [*first, *_per_participant(request, participant, atlas, hashes, source, tuple(s.name for s in _estimates(first)))]
-
-
-@contextmanager
-def noting(faults: list[BrainLMError]) -> Iterator[None]:
-    """Add what goes wrong inside to a list, once, and go on after it."""
-    try:
-        yield
-    except BrainLMError as error:
-        known = set(map(str, faults))
-        faults += [fault for fault in (error.faults if isinstance(error, Faults) else (error,)) if str(fault) not in known]
-
-
-def raise_all(faults: Sequence[BrainLMError]) -> None:
-    """Raise the only fault as it is, several as `Faults`, and nothing for none."""
     if faults:
-        raise faults[0] if len(faults) == 1 else Faults(faults)
+        raise one_or_all(faults)
+    return [*first, *_per_participant(request, participant, atlas, hashes, source, tuple(s.name for s in _estimates(first)))]
 
 
 def _estimates(stages: Sequence[Stage]) -> list[Stage]:
@@ -91,7 +75,7 @@ def unknown_names(request: Request, heavy: bool) -> list[BrainLMError]:
         wanted += [(registry.objectives, phase.objective) for phase in config.phases]
     faults: list[BrainLMError] = []
     for table, name in wanted:
-        with noting(faults):
+        with collecting(faults):
             table.get(name)
     return faults
 
@@ -106,7 +90,7 @@ def texted_runs(request: Request, runs: Sequence[RunFiles]) -> tuple[list[Texted
     faults: list[BrainLMError] = []
     if table_faults(request):
         for run in runs:
-            with noting(faults):
+            with collecting(faults):
                 load_events(run.events)
         return found, faults
     without: list[BrainLMError] = []
@@ -149,7 +133,8 @@ def _per_run(request: Request, participant: str, atlas: str, hashes: FileHashes)
     # Voxels are those in the masks of all runs, with texts or without.
     masks = hashes.many(run.mask for run in every)
     texted, faults = texted_runs(request, every)
-    raise_all(faults)
+    if faults:
+        raise one_or_all(faults)
     if not texted:
         return []
     divided(request, [table[table["keep"]] for _, table in texted], texted[0][0].events)
@@ -207,9 +192,9 @@ def table_faults(request: Request) -> list[BrainLMError]:
     """What is wrong with the tables that the settings name, wherever they are used."""
     faults: list[BrainLMError] = []
     for name in _named_tables(request):
-        with noting(faults):
+        with collecting(faults):
             _inside(request, name)
-    with noting(faults):
+    with collecting(faults):
         if request.config.evaluate.facts:
             facts_path(request)
     return faults

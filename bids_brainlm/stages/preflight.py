@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 
 from bids_brainlm.config import Request
 from bids_brainlm.core.design import LEAD, trial_design
-from bids_brainlm.errors import BrainLMError, InputError
+from bids_brainlm.errors import BrainLMError, InputError, collecting
 from bids_brainlm.io.betas import read_trials
 from bids_brainlm.io.confounds import chosen_columns
 from bids_brainlm.io.files import read_header
@@ -41,7 +40,8 @@ from bids_brainlm.stages import costs
 from bids_brainlm.stages.cache import read_stamp
 from bids_brainlm.stages.costs import KINDS, MASK_SHARE, Sizes
 from bids_brainlm.stages.estimate import runs_and_fault, stem
-from bids_brainlm.stages.plan import divided, noting, table_faults, texted_runs
+from bids_brainlm.stages.plan import divided, table_faults, texted_runs
+from bids_brainlm.stages.resources import n_processes
 from bids_brainlm.stages.responses import completed
 
 WORTH_PROCESSES = 400
@@ -144,14 +144,14 @@ def survey(request: Request, participant: str, pace: Mapping[str, float] | None 
 def survey_all(request: Request, participants: Sequence[str]) -> list[ParticipantPlan]:
     """`survey` of several participants, in their order, by several processes where that pays."""
     pace = measured_pace(request)
-    n_processes = request.config.run.nprocs or os.cpu_count() or 1
+    processes = n_processes(request.config.run)
     work = partial(survey, request, pace=pace)
-    if n_processes == 1 or len(participants) < WORTH_PROCESSES:
+    if processes == 1 or len(participants) < WORTH_PROCESSES:
         return list(map(work, participants))
     # A fork spares each process seconds of imports; torch, once it is there, may have threads that do not survive one.
     kind = "fork" if sys.platform == "linux" and "torch" not in sys.modules else "spawn"
-    with ProcessPoolExecutor(n_processes, multiprocessing.get_context(kind)) as pool:
-        return list(pool.map(work, participants, chunksize=-(-len(participants) // (8 * n_processes))))
+    with ProcessPoolExecutor(processes, multiprocessing.get_context(kind)) as pool:
+        return list(pool.map(work, participants, chunksize=-(-len(participants) // (8 * processes))))
 
 
 def memory_of(request: Request, plan: ParticipantPlan, kind: str) -> float:
@@ -197,13 +197,13 @@ def _of_runs(request: Request, participant: str) -> ParticipantPlan:
 def _of_betas(request: Request, participant: str, folder: Path) -> ParticipantPlan:
     faults: list[BrainLMError] = []
     found: list[BetaFiles] = []
-    with noting(faults):
+    with collecting(faults):
         found = find_betas(folder, participant)
     planned: list[RunPlan] = []
     tables: dict[str, pd.DataFrame] = {}
     for item in found:
         name = item.path.name.partition(".")[0]
-        with noting(faults):
+        with collecting(faults):
             planned.append(_betas_plan(name, item))
             if not table_faults(request):
                 tables[name] = completed(read_trials(item.trials), item.path)
@@ -216,7 +216,7 @@ def _divided(
 ) -> ParticipantPlan:
     """Counts of trials, texts and examples, by run and by fold; ``tables`` holds the trials of each run that has texts."""
     trials = texts = {name: len(table) for name, table in tables.items()}
-    with noting(faults):
+    with collecting(faults):
         examples, folds = divided(request, list(tables.values()), path)
         ends = np.cumsum([len(table) for table in tables.values()])
         rows = examples.rows[:, 0, 0]
@@ -234,7 +234,7 @@ def _divided(
 def _runs(request: Request, participant: str, faults: list[BrainLMError]) -> list[RunFiles]:
     """Runs whose files are all there; what the others lack is a fault."""
     runs: list[RunFiles] = []
-    with noting(faults):
+    with collecting(faults):
         runs, fault = runs_and_fault(request, participant)
         if fault:
             raise fault
@@ -245,18 +245,18 @@ def _run_plan(request: Request, run: RunFiles, trials: pd.DataFrame | None, note
     """Sizes of one run; ``trials`` are those with a text, or None, of which the note says why."""
     plan = RunPlan(stem(run), run.space, note="" if trials is not None else note)
     start = 0.0
-    with noting(faults):
+    with collecting(faults):
         tr, start = timing(run.sidecar, run.bold[0])
         plan = replace(plan, tr=tr)
-    with noting(faults):
+    with collecting(faults):
         n_volumes, n_units, density = _shape(request, run)
         plan = replace(plan, n_volumes=n_volumes, n_units=n_units, density=density, volume=len(run.bold) == 1)
     if trials is None:
         return plan
-    with noting(faults):
+    with collecting(faults):
         if run.confounds is not None:
             chosen_columns(request.config.input.confounds, read_header(run.confounds), run.confounds)
-    with noting(faults):
+    with collecting(faults):
         if plan.n_volumes and plan.tr:
             _refuse_outside(request, run, trials, start + plan.tr * np.arange(plan.n_volumes))
     return plan

@@ -21,8 +21,7 @@ from uuid import uuid4
 from bids_brainlm import __version__
 from bids_brainlm.config import Outcome, Request, call_of, to_toml
 from bids_brainlm.io.files import write_json, write_text, write_tsv
-from bids_brainlm.stages import cache
-from bids_brainlm.workflows import resources
+from bids_brainlm.stages import cache, resources
 
 VERSIONS = (
     "torch",

@@ -25,11 +25,10 @@ from bids_brainlm.io.derivatives import init_dataset
 from bids_brainlm.io.files import locked, make_folder, remove_remnants, write_text
 from bids_brainlm.io.layout import default_derivatives, participants
 from bids_brainlm.reports.plan import plan_text
-from bids_brainlm.stages import cache
+from bids_brainlm.stages import cache, resources
 from bids_brainlm.stages.checks import refuse_unready, survey_request
 from bids_brainlm.stages.plan import plan
 from bids_brainlm.stages.preflight import memory_of, survey_all
-from bids_brainlm.workflows import resources
 from bids_brainlm.workflows.provenance import Record
 
 LOGGER = logging.getLogger(__name__)
@@ -254,7 +253,7 @@ def _plugin(request: Request) -> Iterator[dict[str, Any]]:
 
     settings = request.config.run
     arguments = {
-        "n_procs": settings.nprocs or resources.n_cpus(),
+        "n_procs": resources.n_processes(settings),
         "memory_gb": gigabytes(settings.memory) or resources.memory_gb(),
         "raise_insufficient": False,
         "device": settings.device,

@@ -11,10 +11,17 @@ from pathlib import Path
 
 import psutil
 
+from bids_brainlm.config import Run
+
 SHARE = 0.9
 """Of the memory allowed, what is planned with; the rest is left to what nobody planned."""
 
 _GROUPS = Path("/sys/fs/cgroup")
+
+
+def n_processes(settings: Run) -> int:
+    """Processes that may run side by side: as many as asked for, else one a core."""
+    return settings.nprocs or n_cpus()
 
 
 def n_cpus(environment: Mapping[str, str] = os.environ, groups: Path = _GROUPS) -> int:

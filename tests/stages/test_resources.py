@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bids_brainlm.workflows.resources import SHARE, memory_gb, n_cpus
+from bids_brainlm.stages.resources import SHARE, memory_gb, n_cpus
 
 ALL = psutil.virtual_memory().total / 2**30
 
