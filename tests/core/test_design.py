@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nilearn.glm.first_level import compute_regressor
 from nilearn.glm.first_level.design_matrix import create_cosine_drift
+from scipy.signal import fftconvolve
 
-from bids_brainlm.core.design import cosine_drift, nuisance, trial_design
+from bids_brainlm.core.design import cosine_drift, nuisance, trial_design, trial_designs
+from bids_brainlm.core.hrf import HRFS
 
 
 def reference(onsets, durations, frames, hrf):
@@ -45,12 +47,97 @@ def test_trials_equal_nilearn_anywhere(tr, start, events):
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
-def test_trials_equal_nilearn_without_regular_frames():
-    frames = np.cumsum(np.tile([1.0, 1.0, 2.5], 30))
-    onsets, durations = np.array([3.0, 31.2]), np.array([1.0, 0.0])
-    np.testing.assert_allclose(
-        trial_design(onsets, durations, frames), reference(onsets, durations, frames, "glover"), atol=1e-12
-    )
+def convolved(onsets, durations, frames, samples, fine=0.005):
+    """Boxcars convolved on a grid of 5 ms with a response of area 1, read off at the frames; the oracle of everything uneven."""
+    times = np.arange(frames[0] - 40, frames[-1] + 2, fine)
+    boxcars = (times[:, None] >= onsets) & (times[:, None] < onsets + durations)
+    columns = fftconvolve(boxcars.astype(float), (samples / samples.sum())[:, None], axes=0)[: times.size]
+    return np.column_stack([np.interp(frames, times, column) for column in columns.T])
+
+
+SPARSE = {
+    "bursts of three": np.cumsum(np.tile([1.0, 1.0, 9.5], 20)),
+    "a pause between two halves": np.concatenate([2.0 * np.arange(50), 160.3 + 2.0 * np.arange(50)]),
+    "jittered": np.cumsum(np.random.default_rng(8).uniform(1.0, 6.0, 60)),
+    "one volume every ten seconds": 10.0 * np.arange(30) + 1,
+    "onsets before the first volume": 7.0 + 2.0 * np.arange(40),
+}
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_trials_equal_a_numerical_convolution(name):
+    frames = SPARSE[name]
+    rng = np.random.default_rng(4)
+    onsets = np.sort(rng.choice(frames[:-2], 20, replace=False) - rng.uniform(0, 9, 20))
+    durations = rng.choice([0.4, 1.0, 3.0, 12.0], 20)
+    response = HRFS["glover"](np.arange(0, 32, 0.005))
+    expected = convolved(onsets, durations, frames, response)
+    # Rise and fall are each up to two steps of microtime late.
+    step = 0.04 if name.startswith("onsets") else 0.06 if name.startswith("one") else 0.02
+    found = trial_design(onsets, durations, frames)
+    assert np.abs(found - expected).max() <= 2 * 2 * step * response.max() / 0.005
+    for a, b in zip(found.T, expected.T, strict=True):
+        assert np.corrcoef(a, b)[0, 1] > 0.999
+
+
+def test_volumes_far_apart_are_divided_more_finely():
+    frames, onsets, durations = 10.0 * np.arange(30), np.array([3.1, 44.7]), np.array([1.0, 0.3])
+    columns = [
+        compute_regressor(np.array([[on], [dur], [1.0]]), "glover", frames, oversampling=167)[0]
+        for on, dur in zip(onsets, durations, strict=True)
+    ]
+    np.testing.assert_allclose(trial_design(onsets, durations, frames), np.column_stack(columns), atol=1e-12)
+
+
+@pytest.mark.parametrize("frames", [1.5 * np.arange(80), SPARSE["bursts of three"]])
+def test_a_sampled_response_is_taken_like_one_with_a_name(frames):
+    onsets, durations = np.array([3.0, 31.2, 33.9, 70.0]), np.array([1.0, 0.5, 4.0, 2.0])
+    samples = HRFS["spm"](np.arange(0, 32.01, 0.02))
+    expected = trial_design(onsets, durations, frames, "spm")
+    np.testing.assert_allclose(trial_design(onsets, durations, frames, samples, step=0.02), expected, atol=1e-3)
+    # Its scale does not matter, its step does.
+    np.testing.assert_allclose(trial_design(onsets, durations, frames, 7 * samples, step=0.02), expected, atol=1e-3)
+    assert np.abs(trial_design(onsets, durations, frames, samples, step=0.03) - expected).max() > 0.02
+
+
+def test_designs_of_many_responses_are_those_of_each():
+    rng = np.random.default_rng(0)
+    onsets, durations = np.sort(rng.uniform(-5, 150, 20)), rng.uniform(0.3, 6, 20)
+    for frames in (0.3 + 2.0 * np.arange(90), SPARSE["jittered"]):
+        times = np.arange(0, 32, 0.1)
+        kernels = np.array([times**peak * np.exp(-times) for peak in (3, 5, 8)])
+        designs = trial_designs(onsets, durations, frames, kernels, 0.1)
+        assert designs.shape == (3, len(frames), 20)
+        for design, samples in zip(designs, kernels, strict=True):
+            np.testing.assert_array_equal(design, trial_design(onsets, durations, frames, samples, step=0.1))
+            exact = convolved(onsets, durations, frames, np.interp(np.arange(0, 32, 0.005), times, samples))
+            np.testing.assert_allclose(design, exact, atol=0.03)
+
+
+def test_faulty_responses_are_named():
+    onsets, durations, frames = [10.0, 50.0], [1.0, 1.0], 2.0 * np.arange(60)
+    good = HRFS["glover"](np.arange(0, 32, 0.1))
+    with pytest.raises(ValueError, match=r"response\(s\) 1: value\(s\) that are not finite"):
+        trial_designs(onsets, durations, frames, [good, np.where(good > 0.01, np.nan, good)])
+    with pytest.raises(ValueError, match=r"response\(s\) 0, 2: the area is not positive"):
+        trial_designs(onsets, durations, frames, [-good, good, 0 * good])
+    with pytest.raises(ValueError, match=r"responses of shape \(1, 320\) every 0 s"):
+        trial_design(onsets, durations, frames, good, step=0)
+    slow = np.exp(-0.5 * ((np.arange(0, 32, 0.1) - 12) / 2) ** 2)
+    assert trial_designs([10.0, 116.0], durations, frames, [good]).shape == (1, 60, 2)
+    with pytest.raises(ValueError, match=r"trial\(s\) 1: response lies outside the run"):
+        trial_designs([10.0, 116.0], durations, frames, [good, slow])
+
+
+def test_two_trials_within_one_volume_are_told_apart():
+    frames = 3.0 * np.arange(60)
+    onsets = np.sort(np.concatenate([np.arange(6, 150, 9.0), np.arange(6, 150, 9.0) + 1.4]))
+    trials = trial_design(onsets, np.full(onsets.size, 0.5), frames)
+    betas = np.random.default_rng(0).standard_normal((onsets.size, 4))
+    bold = trials @ betas + 100
+    found = np.linalg.lstsq(np.column_stack([trials, np.ones(60)]), bold, rcond=None)[0][:-1]
+    assert np.linalg.cond(trials) < 1e3
+    np.testing.assert_allclose(found, betas, atol=1e-9)
 
 
 def test_shifting_frames_and_onsets_together_changes_nothing():
@@ -89,8 +176,9 @@ def test_faulty_events_are_named(onsets, durations, message):
 
 
 def test_frames_must_increase():
-    with pytest.raises(ValueError, match="at least two that increase"):
-        trial_design([1.0], [1.0], [0.0, 2.0, 2.0])
+    for frames in ([0.0, 2.0, 2.0], [0.0, 2.0, np.nan], [0.0, 2.0, np.inf]):
+        with pytest.raises(ValueError, match="at least two that increase"):
+            trial_design([1.0], [1.0], frames)
 
 
 def test_a_run_without_trials_has_an_empty_design():
@@ -104,6 +192,23 @@ def test_drifts_equal_nilearn_and_are_orthonormal(n, tr, high_pass):
     np.testing.assert_allclose(drift, create_cosine_drift(high_pass, frames)[:, :-1], atol=1e-13)
     np.testing.assert_allclose(drift.T @ drift, np.eye(drift.shape[1]), atol=1e-12)
     np.testing.assert_allclose(drift.sum(axis=0), 0, atol=1e-10)
+
+
+def test_drifts_follow_the_clock_where_volumes_are_unevenly_spaced():
+    even = 2.0 * np.arange(100)
+    taken = np.sort(np.random.default_rng(0).permutation(100)[:70])
+    taken[[0, -1]] = 0, 99
+    drift, full = cosine_drift(even[taken], 1 / 64), cosine_drift(even, 1 / 64)
+    assert drift.shape[1] == full.shape[1] == 6
+    # The cosines of all volumes, read off where volumes are; a few per cent because their period goes with the mean interval.
+    for column in range(3):
+        assert np.corrcoef(drift[:, column], full[taken, column])[0, 1] > 0.995
+    np.testing.assert_allclose((drift**2).sum(axis=0), 1, atol=0.2)
+
+
+def test_drifts_that_volumes_cannot_tell_apart_are_named():
+    with pytest.raises(ValueError, match=r"drift\(s\) .*: cannot be told apart"):
+        nuisance(np.concatenate([0.001 * np.arange(40), 1000 + 0.001 * np.arange(3)]), 0.02, np.empty((43, 0)))
 
 
 def test_nuisance_spans_drift_confounds_and_constant():
