@@ -48,7 +48,7 @@ def fit_affine(recording: Recording, rows: Any, n_components: int = 0) -> Affine
     used = used[used >= 0]
     if used.size < 2:
         raise ValueError(f"features are fitted on {used.size} row(s); a standard deviation needs two or more")
-    mean, scale = _moments(recording.data, used)
+    mean, scale = moments(recording.data, used)
     components = _components(recording.data, used, mean, scale, n_components) if n_components else None
     return Affine(mean.astype(np.float32), scale.astype(np.float32), components, used)
 
@@ -91,8 +91,20 @@ def _blocks(size: int, width: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, size, step))
 
 
-def _moments(data: Any, rows: Ints) -> tuple[Doubles, Doubles]:
-    """(V,) mean and standard deviation over rows, merged block by block (Chan et al. 1983, Am. Stat. 37:242)."""
+def moments(data: Any, rows: Ints) -> tuple[Doubles, Doubles]:
+    """Mean and standard deviation over rows, merged block by block (Chan et al. 1983, Am. Stat. 37:242).
+
+    Parameters
+    ----------
+    data : (R, V)
+        Array or memory map.
+    rows : (N,) int
+
+    Returns
+    -------
+    mean, deviation : (V,) float64
+        Divided by N; both 0 where a value is not finite.
+    """
     n_vertices = data.shape[1]
     mean, squares, seen = np.zeros(n_vertices), np.zeros(n_vertices), 0
     finite = np.ones(n_vertices, dtype=np.bool_)
