@@ -17,6 +17,7 @@ events of other runs are out too.
 
 from __future__ import annotations
 
+import collections
 import functools
 import logging
 import os
@@ -29,6 +30,7 @@ from bids_brainlm.errors import BrainLMError, InputError, MissingInputError
 from bids_brainlm.io.filters import PROPERTIES, passes, say, there
 from bids_brainlm.io.names import OUTPUT_KEYS, PART_KEYS, Name, natural, plain, run_entities
 from bids_brainlm.io.runfiles import RunFiles, assemble, collecting, events_of, is_confounds, is_mask, one_or_all
+from bids_brainlm.io.rungs import GIVEN, SPHERES
 from bids_brainlm.io.series import Derived, Held, Wanted, is_bold, wanted_of
 from bids_brainlm.io.sidecars import Folders, Found
 
@@ -36,7 +38,7 @@ __all__ = ["RunFiles", "default_derivatives", "find_runs", "look_for_runs", "par
 
 LOGGER = logging.getLogger(__name__)
 
-NOT_BOLD = ("betas", "atlas", "atlases")
+NOT_BOLD = ("betas", "atlas", "atlases", SPHERES)
 """Names given to ``--derivatives`` that hold something else than preprocessed BOLD series."""
 
 _KINDS = {"bold": is_bold, "mask": is_mask, "confounds": is_confounds}
@@ -116,7 +118,8 @@ def look_for_runs(
     """
     bids_dir, label, wanted, folders = Path(bids_dir), participant.removeprefix("sub-"), wanted_of(settings), Folders()
     _refuse_unknown(bids_dir, label, folders)
-    derived = _derived(_roots(bids_dir, derivatives), label, wanted, folders)
+    own = {name: Path(path) for name, path in derivatives.items() if name == SPHERES}
+    derived = _derived(_roots(bids_dir, derivatives), own, label, wanted, folders)
     try:
         selected = _select(list(derived.values()), settings, bids_dir / f"sub-{label}")
         selected = _filter(bids_dir, selected, wanted, folders)
@@ -134,7 +137,20 @@ def look_for_runs(
         what, expected = "no run has an events table", "..._events.tsv beside the raw BOLD"
         faults = [MissingInputError(what, bids_dir / f"sub-{label}", expected=expected)]
     runs.sort(key=lambda run: natural("_".join(f"{key}-{value}" for key, value in run.entities.items())))
+    _tell_rungs(label, runs)
     return runs, one_or_all(faults) if faults else None
+
+
+def _tell_rungs(label: str, runs: Sequence[RunFiles]) -> None:
+    counts = collections.Counter(run.rung for run in runs)
+    if set(counts) <= {GIVEN}:
+        return
+    listed = ", ".join(f"{n} of rung {rung}" for rung, n in counts.items())
+    if len(counts) > 1:
+        text = "sub-%s: runs come to fsaverage in different ways: %s (remedy: run fMRIPrep with the same spaces for all)"
+        LOGGER.warning(text, label, listed)
+    else:
+        LOGGER.info("sub-%s: runs are brought to fsaverage: %s", label, listed)
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -186,14 +202,16 @@ def _roots(bids_dir: Path, derivatives: Mapping[str, Path]) -> dict[str, Path]:
     return folders
 
 
-def _derived(roots: Mapping[str, Path], label: str, wanted: Wanted, folders: Folders) -> dict[_RunKey, Derived]:
-    """What any of the derivatives holds, by run."""
+def _derived(
+    roots: Mapping[str, Path], others: Mapping[str, Path], label: str, wanted: Wanted, folders: Folders
+) -> dict[_RunKey, Derived]:
+    """What any of the derivatives holds, by run; the others hold no series, but what some may need."""
     out: dict[_RunKey, Derived] = {}
     for source, root in roots.items():
         for file in _scan(root / f"sub-{label}", folders):
             if any(fits(file.name, wanted.filters[query]) for query, fits in _KINDS.items()):
                 named = {key: value for key, value in run_entities(file.name.entities).items() if key not in PART_KEYS}
-                item = out.setdefault(file.name.run, Derived(named))
+                item = out.setdefault(file.name.run, Derived(named, roots={**roots, **others}))
                 item.files.append(Held(file.path, file.name, source, root))
     undescribed = [root for root in roots.values() if "dataset_description.json" not in folders(root).names]
     if not out:

@@ -10,14 +10,15 @@ import functools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bids_brainlm.errors import BrainLMError, Faults, InputError, MissingInputError
 from bids_brainlm.io.filters import Filter, passes, say
 from bids_brainlm.io.names import OUTPUT_KEYS, Name, plain
-from bids_brainlm.io.series import Derived, Held, Wanted, choose, is_bold, is_denoised, space_of
+from bids_brainlm.io.rungs import FSAVERAGE, GIVEN, Chosen, climb
+from bids_brainlm.io.series import Derived, Held, Wanted, is_bold, is_denoised, space_of
 from bids_brainlm.io.sidecars import Folders, Found, applicable, merged
 
 LOGGER = logging.getLogger(__name__)
@@ -37,9 +38,9 @@ class RunFiles:
     entities : dict of str to str
         Everything that identifies the run (``sub``, ``ses``, ``task``, ``acq`` ...), in the order of BIDS.
     bold : tuple of Path
-        Left and right GIFTI file, or one NIfTI file.
+        Left and right GIFTI file, or one NIfTI or CIFTI file.
     mask : Path or None
-        Brain mask of a volume.
+        Brain mask of a volume that is read as it is.
     confounds : Path or None
     events : Path
     sidecar : dict
@@ -48,9 +49,13 @@ class RunFiles:
     sources : tuple of str
         BIDS URIs of the files above.
     space : str
-        ``fsaverage``, ``T1w``, ``MNIInfant+1`` ...
+        Space of the responses: ``fsaverage``, ``T1w``, ``MNIInfant+1`` ...
     resolution : str
         ``res-`` label of a volume, or empty.
+    rung : {"given", "cifti", "native", "template"}
+        How the series gets to that space; see `bids_brainlm.io.rungs`.
+    anatomy : dict of str to Path
+        Surfaces that a projection needs, by kind and hemisphere (``white-L``, ``sphere-R`` ...).
     """
 
     participant: str
@@ -66,11 +71,14 @@ class RunFiles:
     sources: tuple[str, ...]
     space: str
     resolution: str = ""
+    rung: str = GIVEN
+    anatomy: dict[str, Path] = field(default_factory=dict)
 
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that `sources` names, in its order."""
-        return (*self.bold, *(path for path in (self.mask, self.confounds) if path is not None), self.events)
+        beside = (path for path in (self.mask, self.confounds) if path is not None)
+        return (*self.bold, *beside, *self.anatomy.values(), self.events)
 
 
 @contextmanager
@@ -130,13 +138,14 @@ def assemble(bids_dir: Path, item: Derived, wanted: Wanted, folders: Folders) ->
         LOGGER.info("%s has no events and is left out", item.stem)
         return None
     faults: list[BrainLMError] = []
-    bold: tuple[Held, ...] = ()
+    chosen = Chosen(())
     mask, confounds, fields = None, None, {}
     with collecting(faults):
-        bold = choose(item, wanted)
+        chosen = climb(item, wanted, folders)
+    bold = chosen.bold
     with collecting(faults):
         confounds = _confounds(item, wanted, bold)
-    if len(bold) == 1:
+    if len(bold) == 1 and chosen.rung == GIVEN:
         with collecting(faults):
             mask = _mask(item, bold[0], wanted)
     if bold:
@@ -144,19 +153,20 @@ def assemble(bids_dir: Path, item: Derived, wanted: Wanted, folders: Folders) ->
             fields = _sidecar(bids_dir, item, bold[0], folders)
     if faults:
         raise one_or_all(faults)
-    return _run(bids_dir, item, bold, mask, confounds, found[-1].path, fields)
+    return _run(bids_dir, item, chosen, mask, confounds, found[-1].path, fields)
 
 
 def _run(
     bids_dir: Path,
     item: Derived,
-    bold: tuple[Held, ...],
+    chosen: Chosen,
     mask: Held | None,
     confounds: Held | None,
     events: Path,
     fields: dict[str, Any],
 ) -> RunFiles:
-    used = [*bold, *([mask] if mask else []), *([confounds] if confounds else [])]
+    used = [*chosen.bold, *([mask] if mask else []), *([confounds] if confounds else []), *chosen.anatomy.values()]
+    first, given = chosen.bold[0].name, chosen.rung == GIVEN
     sources = [f"bids:{held.source}:{held.path.relative_to(held.root).as_posix()}" for held in used]
     return RunFiles(
         participant=item.entities["sub"],
@@ -164,14 +174,16 @@ def _run(
         task=item.entities.get("task", ""),
         run=item.entities.get("run", ""),
         entities=item.entities,
-        bold=tuple(held.path for held in bold),
+        bold=tuple(held.path for held in chosen.bold),
         mask=mask.path if mask else None,
         confounds=confounds.path if confounds else None,
         events=events,
         sidecar=fields,
         sources=(*sources, f"bids:raw:{events.relative_to(bids_dir).as_posix()}"),
-        space=space_of(bold[0].name)[0],
-        resolution=bold[0].name.entities.get("res", ""),
+        space=space_of(first)[0] if given else FSAVERAGE,
+        resolution=first.entities.get("res", "") if given else "",
+        rung=chosen.rung,
+        anatomy={kind: held.path for kind, held in chosen.anatomy.items()},
     )
 
 

@@ -3,12 +3,12 @@
 A *space* is what ``--output-spaces`` of fMRIPrep calls it, with the modifiers ``res`` and ``cohort`` where they are needed:
 ``T1w``, ``MNI152NLin2009cAsym:res-2``, ``MNIInfant:cohort-1`` (also written ``MNIInfant+1``). A *denoised* series
 (``desc-denoised``, XCP-D) had its confounds regressed out when it was made: none are needed, and none are taken out again.
-CIFTI series (``.dtseries.nii``) are named where they are all there is, but not read.
+CIFTI series (``.dtseries.nii``) are read where they are projected (`bids_brainlm.io.rungs`), and else only named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +23,7 @@ SPACES = {"fsaverage4": ("fsaverage", "3k"), "fsaverage5": ("fsaverage", "10k"),
 
 CIFTI = ".dtseries.nii"
 
-_DENSITY_ORDER = ("3k", "10k", "41k", "164k", "")
+DENSITY_ORDER = ("3k", "10k", "41k", "164k", "")
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Wanted:
         By query.
     confounds, events : bool
         Whether a run without them is at fault.
+    projection : bool
+        Whether what is not on fsaverage may be brought there.
     """
 
     space: str
@@ -50,6 +52,7 @@ class Wanted:
     filters: dict[str, Filter]
     confounds: bool
     events: bool
+    projection: bool = False
 
     @property
     def option(self) -> str:
@@ -67,10 +70,11 @@ class Held(Found):
 
 @dataclass
 class Derived:
-    """What the derivatives hold of one run."""
+    """What the derivatives hold of one run; ``roots`` are all derivatives that were looked into, by name."""
 
     entities: dict[str, str]
     files: list[Held] = field(default_factory=list)
+    roots: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def stem(self) -> str:
@@ -98,6 +102,7 @@ def wanted_of(settings: Input) -> Wanted:
         raise ConfigError(f"no space {settings.space!r}; {remedy}")
     space += f"+{named['cohort']}" if "cohort" in named else ""
     needed = {"confounds": bool(settings.confounds), "events": bool(settings.tasks)}
+    needed["projection"] = settings.projection == "auto"
     return Wanted(space, named.get("res", ""), settings.density, read(settings.filters), **needed)
 
 
@@ -127,35 +132,59 @@ def _in_space(name: Name, wanted: Wanted) -> bool:
     return found == SPACES[space] if space in SPACES else space in (found[0], found[0].partition("+")[0])
 
 
-_Key = tuple[Path, str, str, str, str, str, str, str]
+Key = tuple[Path, str, str, str, str, str, str, str]
+"""Root, density, space, extension, ``res``, ``desc``, ``echo``, ``part``: what sets the variants of a series apart."""
+
+Variants = dict[Key, dict[str, Held]]
+"""Files of each variant by hemisphere, which is empty for a volume or CIFTI."""
 
 
 def choose(item: Derived, wanted: Wanted) -> tuple[Held, ...]:
-    """The BOLD series in the wanted space, of the density nearest above the wanted one."""
+    """The BOLD series in the wanted space, of the density nearest above the wanted one.
+
+    Raises
+    ------
+    MissingInputError
+        When there is none, or only one hemisphere.
+    InputError
+        When two files claim to be the same, or several would do.
+    """
+    found = variants(item, wanted, lambda name: name.extension != CIFTI and _in_space(name, wanted))
+    if not found:
+        raise no_bold(item, wanted)
+    return pair(only(found, wanted, item))
+
+
+def variants(item: Derived, wanted: Wanted, fits: Callable[[Name], bool]) -> Variants:
+    """BOLD series of a run that pass the filters and are of a kind.
+
+    Raises
+    ------
+    InputError
+        When two files claim to be the same series, or it is in two derivatives.
+    """
     wish = wanted.filters["bold"]
-    variants: dict[_Key, dict[str, Held]] = {}
+    found: Variants = {}
     for held in item.files:
-        inside = "space" in held.name.entities and is_bold(held.name, wish) and _in_space(held.name, wanted)
-        if inside and held.name.extension != CIFTI and passes(wish, held.name):
-            named = held.name.entities
+        named = held.name.entities
+        if "space" in named and is_bold(held.name, wish) and fits(held.name) and passes(wish, held.name):
             others = [plain(named.get(key, "")) for key in ("res", "desc", "echo", "part")]
             space, density = space_of(held.name)
             key = (held.root, density, space, held.name.extension, *others)
-            twin = variants.setdefault(key, {}).setdefault(named.get("hemi", ""), held)  # type: ignore[arg-type]
+            twin = found.setdefault(key, {}).setdefault(named.get("hemi", ""), held)  # type: ignore[arg-type]
             if twin is not held:
                 remedy = f"keep this one or {twin.path.name}"
                 raise InputError("two files claim to be the same series", held.path, expected="one", remedy=remedy)
-    if not variants:
-        raise _no_bold(item, wanted)
-    roots = {key[0]: next(iter(files.values())) for key, files in variants.items()}
+    roots = {key[0]: next(iter(files.values())) for key, files in found.items()}
     if len(roots) > 1:
         first, second, *_ = roots.values()
         what = f"the same run is in {first.source} and {second.source}"
         raise InputError(what, second.path, remedy="say which to use: -d NAME=PATH")
-    return _pair(_only(variants, wanted, item))
+    return found
 
 
-def _no_bold(item: Derived, wanted: Wanted) -> MissingInputError:
+def no_bold(item: Derived, wanted: Wanted, hint: str = "") -> MissingInputError:
+    """That there is no series in the wanted space, what there is instead, and what makes one."""
     wish = wanted.filters["bold"]
     every = [held.name for held in item.files if is_bold(held.name, wish) and "space" in held.name.entities]
     spaces = sorted({_label(name) for name in every}, key=natural)
@@ -167,6 +196,7 @@ def _no_bold(item: Derived, wanted: Wanted) -> MissingInputError:
     remedy = f"run fMRIPrep with --output-spaces {option}" + (", or choose another --space" if spaces else "")
     if every and all(is_denoised(name) for name in every):
         remedy = f"{remedy}; XCP-D keeps volumes with --file-format nifti only; surfaces: -d fmriprep=PATH"
+    remedy += f"; {hint}" if hint else ""
     return MissingInputError(what, item.folder, expected=f"one in {space}; found {', '.join(spaces) or 'none'}", remedy=remedy)
 
 
@@ -182,14 +212,14 @@ def is_denoised(name: Name) -> bool:
     return name.entities.get("desc", "").startswith("denoised")
 
 
-def _only(variants: Mapping[_Key, dict[str, Held]], wanted: Wanted, item: Derived) -> dict[str, Held]:
+def only(variants: Mapping[Key, dict[str, Held]], wanted: Wanted, item: Derived) -> dict[str, Held]:
     """The variant to read: surfaces can be brought to a lower density, anything else must be the only one."""
     surfaces = {key: files for key, files in variants.items() if "" not in files}
     # Only densities may differ: raw and denoised surfaces are not to be chosen from.
     alike = len({key[2:] for key in surfaces}) == 1 and len(surfaces) == len(variants)
     if len(variants) > 1 and alike and wanted.density:
-        rank = {key: _DENSITY_ORDER.index(key[1]) if key[1] in _DENSITY_ORDER else len(_DENSITY_ORDER) for key in surfaces}
-        enough = [key for key in surfaces if rank[key] >= _DENSITY_ORDER.index(wanted.density)]
+        rank = {key: DENSITY_ORDER.index(key[1]) if key[1] in DENSITY_ORDER else len(DENSITY_ORDER) for key in surfaces}
+        enough = [key for key in surfaces if rank[key] >= DENSITY_ORDER.index(wanted.density)]
         return surfaces[min(enough, key=rank.__getitem__)] if enough else surfaces[max(rank, key=rank.__getitem__)]
     if len(variants) > 1:
         held = [held for files in variants.values() for held in files.values()]
@@ -200,7 +230,14 @@ def _only(variants: Mapping[_Key, dict[str, Held]], wanted: Wanted, item: Derive
     return next(iter(variants.values()))
 
 
-def _pair(files: dict[str, Held]) -> tuple[Held, ...]:
+def pair(files: dict[str, Held]) -> tuple[Held, ...]:
+    """Left and right file, or the only one.
+
+    Raises
+    ------
+    MissingInputError
+        When one hemisphere is missing.
+    """
     if "" in files:
         return (files[""],)
     for side, other in (("L", "R"), ("R", "L")):

@@ -22,7 +22,7 @@ from bids_brainlm.errors import InputError
 from bids_brainlm.io.files import read_json
 from bids_brainlm.io.names import Name, parse, plain
 
-EXTENSIONS = (".func.gii", ".dtseries.nii", ".nii", ".nii.gz", ".tsv", ".json")
+EXTENSIONS = (".func.gii", ".surf.gii", ".label.gii", ".nii", ".nii.gz", ".tsv", ".json")
 """What is looked at; everything else in a folder is passed over."""
 
 _SETTLED = 2_000_000_000

@@ -64,6 +64,7 @@ def test_trees_are_read_as_stated(path: Path, tmp_path: Path) -> None:
                 run.bold
             )
             assert (run.sidecar["RepetitionTime"], run.space) == (expected["tr"], expected["is"])
+            assert run.rung == expected.get("rung", "given")
 
 
 @pytest.mark.parametrize("path", TREES, ids=lambda path: path.stem)
@@ -134,8 +135,10 @@ def test_real_tree_of_bids_examples(real_data: Path) -> None:
     assert runs[0].mask.name == "sub-01_ses-01_task-nback_run-01_space-T1w_label-brain_mask.nii"
     assert find_runs(root, {}, "01", Input(space="T1w")) == runs, "rest has no events and must be passed over"
     with pytest.raises(MissingInputError, match="found MNI152NLin2009cAsym, T1w") as caught:
-        find_runs(root, {}, "01", Input())
+        find_runs(root, {}, "01", Input(projection="none"))
     assert "--output-spaces fsaverage5" in str(caught.value)
+    assert "or --projection auto, which brings the volume in MNI152" in str(caught.value)
+    assert {run.rung for run in find_runs(root, {}, "01", Input())} == {"template"}
     with pytest.raises(Faults) as several:
         find_runs(root, {}, "01", Input(space="T1w", tasks=("rest",)))
     assert [f"ses-0{i}_task-rest" in line for i, line in enumerate(several.value.lines, start=1)] == [True, True]
