@@ -1,4 +1,4 @@
-"""Single-trial estimators: one response (*beta*) a trial and vertex from the BOLD series of a run.
+"""Single-trial estimators: one response (*beta*) a trial and unit (vertex or voxel) from the BOLD series of a run.
 
 Every estimator is linear, so each is a matrix of *weights* (n, T) that one product applies to the series (T, V):
 
@@ -10,6 +10,10 @@ The *nuisance* (constant, drifts, confounds) is projected out of the trials, whi
 model (Frisch-Waugh-Lovell theorem); the data need not be touched. For LSS that leaves two columns a model, hence a closed
 2 x 2 solution and no loop over trials.
 
+The *noise model* ``ols`` takes noise as white, ``ar1`` as autoregressive (`bids_brainlm.core.autoregression`): one matrix of
+weights for all units of the same rho. Rho comes from what the model of *all* trials leaves of a unit's series, for LSS too: its
+own models take what differs between the other trials for noise.
+
 >>> bold = np.array([[0.0], [2.0], [0.0], [3.0]], dtype=np.float32)
 >>> trials = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
 >>> lsa(bold, trials, np.ones((4, 1))).ravel().tolist()
@@ -18,20 +22,22 @@ model (Frisch-Waugh-Lovell theorem); the data need not be touched. For LSS that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_brainlm.core.autoregression import autocorrelation, binned, for_series, whitened
+from bids_brainlm.core.chunks import centred, for_centred, in_chunks, in_threads
 from bids_brainlm.core.design import refuse
 from bids_brainlm.core.types import Bools, Floats
 from bids_brainlm.registry import estimators
 
 Doubles = NDArray[np.float64]
 
-CHUNK_BYTES = 2**23
-"""Size of the float64 copy of some vertices that is worked on at a time: about a core's share of the cache."""
+NOISE_MODELS = ("ols", "ar1")
+"""What noise is taken for: white, or autoregressive of order 1."""
 
 TOLERANCE = 1e-10
 """Share of its sum of squares that a regressor must not have in common with the others."""
@@ -41,7 +47,7 @@ MEAN_TOLERANCE = 1e-3
 
 
 @estimators.register("lsa")
-def lsa(bold: Any, trials: Doubles, nuisance: Doubles) -> Floats:
+def lsa(bold: Any, trials: Doubles, nuisance: Doubles, noise_model: str = "ols", threads: int = 1) -> Floats:
     """Betas of all trials in one model.
 
     Parameters
@@ -52,6 +58,10 @@ def lsa(bold: Any, trials: Doubles, nuisance: Doubles) -> Floats:
         Regressor of each trial.
     nuisance : (T, q) float64
         Constant, drifts and confounds; q may be 0.
+    noise_model : str
+        One of `NOISE_MODELS`.
+    threads : int
+        Threads over chunks of units.
 
     Returns
     -------
@@ -61,26 +71,24 @@ def lsa(bold: Any, trials: Doubles, nuisance: Doubles) -> Floats:
     Raises
     ------
     ValueError
-        Naming (by index) trials without a response of their own, or when there are more regressors than volumes.
+        Naming (by index) trials without a response of their own; when there are more regressors than volumes, or too few
+        volumes to estimate autocorrelation from.
     """
-    return _apply(lsa_weights(trials, nuisance), bold)
+    return _estimated(lsa_weights, bold, trials, nuisance, noise_model, threads)
 
 
 @estimators.register("lss")
-def lss(bold: Any, trials: Doubles, nuisance: Doubles) -> Floats:
+def lss(bold: Any, trials: Doubles, nuisance: Doubles, noise_model: str = "ols", threads: int = 1) -> Floats:
     """Betas of each trial in a model of its own, the other trials in one regressor; see `lsa` for shapes and errors."""
-    return _apply(lss_weights(trials, nuisance), bold)
+    return _estimated(lss_weights, bold, trials, nuisance, noise_model, threads)
 
 
 def lsa_weights(trials: Doubles, nuisance: Doubles) -> Doubles:
-    """(n, T) weights of `lsa`, from one factorisation of the (n, n) matrix of normal equations."""
+    """(n, T) weights of `lsa`, from the inverse of the (n, n) matrix of normal equations."""
     own = _without_nuisance(trials, nuisance, trials.shape[-1])
     lengths = np.linalg.norm(own, axis=0)
     unit = own / lengths
-    values, vectors = np.linalg.eigh(unit.T @ unit)
-    null = vectors[:, values < TOLERANCE]
-    refuse((null**2).sum(axis=1) > 1e-3, "the regressors are collinear with each other")
-    return np.asarray((vectors / values) @ (unit @ vectors).T / lengths[:, None])
+    return np.asarray(_inverse(unit.T @ unit) @ unit.T / lengths[:, None])
 
 
 def lss_weights(trials: Doubles, nuisance: Doubles) -> Doubles:
@@ -96,8 +104,35 @@ def lss_weights(trials: Doubles, nuisance: Doubles) -> Doubles:
     return np.asarray(((c * own - b * rest) / determinant).T)
 
 
+def percent_scale(bold: Any, threads: int = 1) -> Doubles:
+    """What turns betas in the unit of the series into percent signal change: 100 / the size of each unit's mean.
+
+    Estimators are linear and a constant leaves no trace in their betas, so the series itself need not be scaled.
+
+    Parameters
+    ----------
+    bold : (T, V) float32
+        Series in any unit, with its mean.
+    threads : int
+        Threads over chunks of units.
+
+    Returns
+    -------
+    (V,) float64
+        NaN where the unit is not `usable`.
+    """
+    scale = np.full(bold.shape[1], np.nan)
+
+    def work(part: slice) -> None:
+        good, mean = _usable_mean(bold[:, part])
+        scale[part] = np.where(good, 100.0 / np.abs(np.where(good, mean, 1.0)), np.nan)
+
+    in_chunks(work, len(bold), bold.shape[1], threads)
+    return scale
+
+
 def percent_signal_change(bold: Any) -> Floats:
-    """Deviation from each vertex's own mean, in percent of the size of that mean.
+    """Deviation from each unit's own mean, in percent of the size of that mean.
 
     Parameters
     ----------
@@ -107,46 +142,116 @@ def percent_signal_change(bold: Any) -> Floats:
     Returns
     -------
     (T, V) float32
-        Finite everywhere; 0 where the vertex is not `usable`.
+        Finite everywhere; 0 where the unit is not `usable`.
     """
     out = np.zeros(bold.shape, dtype=np.float32)
-    for part in _chunks(*bold.shape):
+
+    def work(part: slice) -> None:
         block = np.asarray(bold[:, part], dtype=np.float64)
         good, mean = _usable_mean(block)
-        # Vertices that are not usable may hold anything, so they are not even computed with.
+        # Units that are not usable may hold anything, so they are not even computed with.
         out[:, part][:, good] = 100.0 * (block[:, good] - mean[good]) / np.abs(mean[good])
+
+    in_chunks(work, len(bold), bold.shape[1])
     return out
 
 
-def usable(bold: Any) -> Bools:
-    """(V,) bool: vertices of ``bold`` (T, V) that are finite, not constant, and have a mean to be a percentage of."""
-    good = np.zeros(bold.shape[1], dtype=np.bool_)
-    for part in _chunks(*bold.shape):
-        good[part], _ = _usable_mean(np.asarray(bold[:, part], dtype=np.float64))
-    return good
+def usable(bold: Any, threads: int = 1) -> Bools:
+    """(V,) bool: units of ``bold`` (T, V) that are finite, not constant, and have a mean to be a percentage of."""
+    return np.isfinite(percent_scale(bold, threads))
 
 
-def _usable_mean(block: Doubles) -> tuple[Bools, Doubles]:
+def refuse_non_finite(bold: Any) -> None:
+    """Raise where values are missing within a series; a unit without any value (NaN throughout) is left to `usable`.
+
+    Parameters
+    ----------
+    bold : (T, V) float32
+
+    Raises
+    ------
+    ValueError
+        Naming the first such value by volume and unit, and how many units are concerned.
+    """
+    suspects = np.zeros(bold.shape[1], dtype=np.bool_)
+
+    def work(part: slice) -> None:
+        suspects[part] = ~np.isfinite(bold[:, part].sum(axis=0, dtype=np.float64))
+
+    in_chunks(work, len(bold), bold.shape[1])
+    units = np.flatnonzero(suspects)
+    series = bold[:, units]
+    faulty = ~np.isfinite(series) & ~np.isnan(series).all(axis=0)
+    if faulty.any():
+        volume, place = np.argwhere(faulty)[0]
+        n_units = int(faulty.any(axis=0).sum())
+        raise ValueError(
+            f"volume {volume} of unit {units[place]} is {series[volume, place]}; {n_units} unit(s) have values that are not "
+            "finite beside others that are"
+        )
+
+
+def _usable_mean(series: Any) -> tuple[Bools, Doubles]:
     """(c,) whether each column of (T, c) is usable, and its mean."""
-    finite = np.isfinite(block).all(axis=0)
-    block = block if finite.all() else np.where(finite, block, 0.0)
-    mean, varies = block.mean(axis=0), block.max(axis=0) > block.min(axis=0)
-    return finite & varies & (np.abs(mean) > MEAN_TOLERANCE * block.std(axis=0)), mean
+    mean = series.mean(axis=0, dtype=np.float64)
+    # One value that is not finite makes the mean such a value.
+    finite = np.isfinite(mean)
+    if not finite.all():
+        series, mean = np.where(finite, series, 0.0), np.where(finite, mean, 0.0)
+    varies = series.max(axis=0) > series.min(axis=0)
+    centred = series - mean.astype(series.dtype)
+    spread = np.sqrt(np.einsum("tv,tv->v", centred, centred) / max(1, len(centred)))
+    return finite & varies & (np.abs(mean) > MEAN_TOLERANCE * spread), mean
 
 
-def _chunks(n_volumes: int, n_vertices: int) -> Iterator[slice]:
-    width = max(1, CHUNK_BYTES // (8 * max(1, n_volumes)))
-    return (slice(start, start + width) for start in range(0, n_vertices, width))
+def _estimated(
+    weights: Callable[[Doubles, Doubles], Doubles], bold: Any, trials: Doubles, nuisance: Doubles, noise_model: str, threads: int
+) -> Floats:
+    """(n, V) betas of an estimator that is given by its weights, under a noise model."""
+    if noise_model not in NOISE_MODELS:
+        raise ValueError(f"noise model {noise_model!r}; expected one of {', '.join(NOISE_MODELS)}")
+    plain = weights(trials, nuisance)
+    if len(bold) != len(trials):
+        raise ValueError(f"{len(bold)} volumes of data, but {len(trials)} in the design")
+    if noise_model == "ols":
+        return _applied(for_centred(plain)[None], np.zeros(bold.shape[1], dtype=np.intp), bold, threads)
+    rho, which = binned(autocorrelation(bold, orthonormal(np.column_stack([trials, nuisance])), threads))
+
+    def one(value: float) -> Floats:
+        return for_centred(for_series(weights(whitened(trials, value), whitened(nuisance, value)), value))
+
+    return _applied(np.array(in_threads(one, rho.tolist(), threads)), which, bold, threads)
 
 
-def _apply(weights: Doubles, bold: Any) -> Floats:
-    """(n, V) float32 product of weights (n, T) and series (T, V), in float64 but without a float64 copy of the whole."""
-    if bold.shape[0] != weights.shape[1]:
-        raise ValueError(f"{bold.shape[0]} volumes of data, but {weights.shape[1]} in the design")
-    betas = np.empty((weights.shape[0], bold.shape[1]), dtype=np.float32)
-    for part in _chunks(*bold.shape):
-        betas[:, part] = weights @ np.asarray(bold[:, part], dtype=np.float64)
+def _applied(weights: Floats, which: NDArray[np.intp], bold: Any, threads: int) -> Floats:
+    """(n, V) products of the series with the one of several weights (b, n, T + 1) that each unit has (V,); NaN for -1."""
+    betas = np.full((weights.shape[1], bold.shape[1]), np.nan, dtype=np.float32)
+
+    def work(part: slice) -> None:
+        block, own = centred(bold, part), which[part]
+        for index in np.unique(own[own >= 0]):
+            units = np.flatnonzero(own == index)
+            if units.size == own.size:
+                np.matmul(weights[index], block, out=betas[:, part])
+            else:
+                betas[:, part.start + units] = weights[index] @ block.take(units, axis=1)
+
+    in_chunks(work, len(bold), bold.shape[1], threads)
     return betas
+
+
+def _inverse(normal: Doubles) -> Doubles:
+    """(n, n) inverse of the products of regressors of unit length."""
+    try:
+        inverse = np.linalg.inv(normal)
+    except np.linalg.LinAlgError:
+        inverse = np.full_like(normal, np.nan)
+    # The trace is the sum of 1 / eigenvalue: as long as it is small, no eigenvalue is.
+    if not 0 <= np.trace(inverse) < 0.01 / TOLERANCE:
+        values, vectors = np.linalg.eigh(normal)
+        null = vectors[:, values < TOLERANCE]
+        refuse((null**2).sum(axis=1) > 1e-3, "the regressors are collinear with each other")
+    return np.asarray(inverse)
 
 
 def _without_nuisance(trials: Doubles, nuisance: Doubles, n_fitted: int) -> Doubles:
@@ -163,7 +268,7 @@ def _without_nuisance(trials: Doubles, nuisance: Doubles, n_fitted: int) -> Doub
     refuse(~np.isfinite(trials).all(axis=0), "the regressor is not finite")
     before = (trials**2).sum(axis=0)
     refuse(before == 0, "the regressor is zero throughout")
-    basis = _orthonormal(nuisance)
+    basis = orthonormal(nuisance)
     own = trials - basis @ (basis.T @ trials)
     # Twice: after the first pass a regressor that is mostly nuisance is left with rounding error of the same size.
     own -= basis @ (basis.T @ own)
@@ -171,7 +276,7 @@ def _without_nuisance(trials: Doubles, nuisance: Doubles, n_fitted: int) -> Doub
     return own
 
 
-def _orthonormal(columns: Doubles) -> Doubles:
+def orthonormal(columns: Doubles) -> Doubles:
     """(T, r) orthonormal basis of the span of (T, q)."""
     lengths = np.linalg.norm(columns, axis=0)
     left, size, _ = np.linalg.svd(columns[:, lengths > 0] / lengths[lengths > 0], full_matrices=False)
