@@ -2,13 +2,17 @@
 
 A plan of the work needs the shape of every BOLD series and none of its values. A GIFTI file says how many data arrays it has
 and how long the first one is before any data come, and perhaps the time from one to the next; a NIfTI file has its shape in
-the header.
+the header, and a CIFTI file, which is one, too.
 """
 
 from __future__ import annotations
 
 import re
+import struct
 from pathlib import Path
+from typing import Any
+
+import nibabel as nib
 
 from bids_brainlm.errors import InputError
 from bids_brainlm.io.images import load_nifti, reading
@@ -18,6 +22,9 @@ BLOCK = 2**13
 
 LIMIT = 2**22
 """Bytes after which a GIFTI file without a data array is given up: metadata and label tables come first."""
+
+NIFTI2 = 540
+"""Length of the header of a CIFTI file, in bytes."""
 
 _FIRST_ARRAY = re.compile(rb"<DataArray\s([^>]*)>")
 _COUNT = re.compile(rb"<GIFTI\s[^>]*?NumberOfDataArrays\s*=\s*[\"'](\d+)")
@@ -65,6 +72,24 @@ def nifti_shape(path: Path) -> tuple[int, ...]:
     return tuple(map(int, load_nifti(path).shape))
 
 
+def cifti_shape(path: Path) -> tuple[int, int]:
+    """Rows and grayordinates of a CIFTI file, without its XML.
+
+    Raises
+    ------
+    MissingInputError, InputError
+        When there is no such file, or it is no CIFTI-2 file of two dimensions.
+    """
+    with reading(path, "a CIFTI-2 file"), path.open("rb") as stream:
+        block = stream.read(NIFTI2)
+        # Either order of bytes: the first number of the header is its length. Dimensions follow as (6, 1, 1, 1, 1, rows, ...).
+        order = "<" if struct.unpack("<i", block[:4]) == (NIFTI2,) else ">"
+        (length,), dims = struct.unpack(f"{order}i", block[:4]), struct.unpack(f"{order}8q", block[16:80])
+        if length != NIFTI2 or dims[0] != 6 or min(dims[5:7]) < 1:
+            raise InputError(f"dimensions {dims}", path, expected="a CIFTI-2 file of rows and grayordinates")
+    return dims[5], dims[6]
+
+
 def gifti_tr(path: Path) -> tuple[float, ...]:
     """TR in s that a GIFTI file says; empty when it says none.
 
@@ -73,6 +98,15 @@ def gifti_tr(path: Path) -> tuple[float, ...]:
     found = _STEP.search(_head(path, _DATA))
     step = float(found[1]) if found else 0.0
     return (step * 1e-3, step) if step > 0 else ()
+
+
+def cifti_tr(path: Path) -> tuple[float, ...]:
+    """TR in s that a CIFTI series says; empty when it says none."""
+    with reading(path, "a CIFTI-2 file"):
+        image: Any = nib.load(path)
+        series = image.header.get_index_map(0)
+        step = float(series.series_step or 0) * 10.0 ** int(series.series_exponent or 0)
+    return (step,) if step > 0 and series.series_unit == "SECOND" else ()
 
 
 def nifti_tr(path: Path) -> tuple[float, ...]:

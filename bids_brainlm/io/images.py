@@ -121,6 +121,33 @@ def gifti_rows(path: Path, n_vertices: int = 0) -> tuple[NDArray[np.float32], li
         return data, [str(dict(array.meta).get("Name", "")) for array in arrays]
 
 
+def gifti_mesh(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Places of the vertices and corners of the triangles of a surface.
+
+    Returns
+    -------
+    places : (V, 3) float64, in mm
+    faces : (F, 3) int64
+
+    Raises
+    ------
+    MissingInputError, InputError
+        When the file is not there or damaged, or holds no surface.
+    """
+    image = load_gifti(path)
+    with reading(path, "a GIFTI surface"):
+        held = [image.get_arrays_from_intent(intent) for intent in ("NIFTI_INTENT_POINTSET", "NIFTI_INTENT_TRIANGLE")]
+        if [len(arrays) for arrays in held] != [1, 1]:
+            raise InputError("no mesh in the file", path, expected="one array of points and one of triangles (.surf.gii)")
+        places = held[0][0].data.astype(np.float64)
+        faces = held[1][0].data.astype(np.int64)
+        if places.shape[1:] != (3,) or faces.shape[1:] != (3,) or faces.min() < 0 or faces.max() >= len(places):
+            raise InputError(f"points {places.shape} and triangles {faces.shape}", path, expected="(V, 3) and (F, 3) below V")
+        if not np.isfinite(places).all():
+            raise InputError("points that are not finite", path, expected="mm", remedy="make the surfaces again")
+        return places, faces
+
+
 def gifti_size(path: Path) -> int:
     """Vertices of the first data array."""
     with reading(path, "a GIFTI file"):
