@@ -97,7 +97,7 @@ class Registry:
             raise ConfigError(f"the plug-in {where} among the {self.kind} does not load, {why} (remedy: {remedy})") from error
 
 
-estimators = Registry("estimators", home="bids_brainlm.core.glm")
+estimators = Registry("estimators", home="bids_brainlm.core.tuned")
 interventions = Registry("interventions", home="bids_brainlm.core.interventions")
 prompt_styles = Registry("prompt_styles", home="bids_brainlm.language.render")
 tokenizers = Registry("tokenizers", home="bids_brainlm.models.tokenizers")

@@ -13,6 +13,7 @@ with them is therefore a smoothed, delayed copy of its boxcar, and a beta is in 
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Callable
 from functools import partial
 
@@ -24,6 +25,15 @@ Doubles = NDArray[np.float64]
 
 LENGTH = 32.0
 """Seconds after which a response is taken to be over."""
+
+PEAKS = (3.5, 4.2, 5.0, 5.8, 6.8, 7.8, 9.0)
+"""Seconds to the peak, of the shapes of `library`."""
+
+WIDTHS = (0.6, 0.9, 1.4)
+"""Dispersions (s) of the peak, of the shapes of `library`; 0.9 is that of ``glover``."""
+
+UNDERSHOOT = (10.0, 1.0, 0.2)
+"""Seconds from peak to undershoot, its dispersion (s) and its ratio, of the shapes of `library`."""
 
 
 def _gamma_density(times: Doubles, shape: float, scale: float) -> Doubles:
@@ -45,6 +55,34 @@ HRFS: dict[str, Callable[[Doubles], Doubles]] = {
     "spm": partial(_double_gamma, delay=6.0, undershoot=16.0, dispersion=1.0, ratio=0.167),
 }
 """Name -> function of times (t,) in seconds to the response (t,); Glover 1999 (NeuroImage 9:416), SPM12; nilearn's parameters."""
+
+
+def library(step: float = 0.1) -> Doubles:
+    """Shapes to choose from, for units whose response is earlier, later, narrower or wider than the canonical one.
+
+    The family is the double gamma of `HRFS`: every peak time of `PEAKS` with every dispersion of `WIDTHS`, so that the peak lies
+    where it is said whatever the width.
+
+    Parameters
+    ----------
+    step : float
+        Seconds between two samples.
+
+    Returns
+    -------
+    (21, k) float64
+        Samples over `LENGTH` seconds from 0, each row with sum 1; earliest first, narrow before wide.
+    """
+    times = np.arange(round(LENGTH / step), dtype=np.float64) * step
+    delay, dispersion, ratio = UNDERSHOOT
+    shapes = []
+    for peak, width in itertools.product(PEAKS, WIDTHS):
+        # The mode of a gamma density is its mean less its scale.
+        rise = _gamma_density(times, (peak + width) / width, width)
+        fall = _gamma_density(times, (peak + delay + dispersion) / dispersion, dispersion)
+        shapes.append(rise - ratio * fall)
+    stacked = np.array(shapes)
+    return np.asarray(stacked / stacked.sum(axis=1, keepdims=True))
 
 
 def kernel(name: str, step: float) -> Doubles:

@@ -1,4 +1,4 @@
-"""What the runs of a participant decide about the estimation of every unit: its haemodynamic response, nuisance components, ridge.
+"""What the runs of a participant decide about the estimation of every unit: its response, nuisance components, ridge.
 
 A *unit* is a vertex or voxel. *Choices* (`Tuning`) are made from all runs together and never from texts; the betas of a run
 then follow from its own series and the choices, so runs are estimated one by one.
@@ -6,12 +6,13 @@ then follow from its own series and the choices, so runs are estimated one by on
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_brainlm.core.hrf import library
 from bids_brainlm.core.types import Bools, Floats
 
 Doubles = NDArray[np.float64]
@@ -19,8 +20,8 @@ Doubles = NDArray[np.float64]
 STEPS = ("hrf", "denoise", "ridge")
 """Steps that a tuned estimator may take, in order."""
 
-HRF_CHOICES = ("onoff", "cv", "insample")
-"""How the response of a unit is chosen from the library."""
+HRF_CHOICES = ("auto", "both", "cv", "onoff", "insample")
+"""How the response of a unit is chosen (`bids_brainlm.core.shapes`); auto is both where stimuli repeat, else onoff."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,8 @@ class Options:
     Parameters
     ----------
     library : (H, k) float64 or None
-        Responses to a very short event, one a row, sampled every ``step`` seconds from 0; None for `bids_brainlm.core.hrf.library`.
+        Responses to a very short event, one a row, sampled every ``step`` seconds from 0; None for the library of
+        `bids_brainlm.core.hrf`.
     step : float
         Seconds.
     hrf_choice : str
@@ -71,9 +73,14 @@ class Options:
 
     library: Doubles | None = None
     step: float = 0.1
-    hrf_choice: str = "onoff"
+    hrf_choice: str = "auto"
     max_components: int = 10
     threads: int = 1
+
+    @property
+    def shapes(self) -> Doubles:
+        """(H, k) the responses to choose from."""
+        return library(self.step) if self.library is None else self.library
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +109,10 @@ class Tuning:
         Ridge penalty with that fraction.
     gain, offset : (V,) float32
         Line that brings ridge betas back to the scale of ordinary least squares.
+    model : {"lsa", "lss"}
+        One model for all trials of a run, or one for each where all together cannot be told apart.
+    hrf_choice : str
+        The criterion that shapes were chosen by.
     """
 
     steps: tuple[str, ...]
@@ -115,4 +126,5 @@ class Tuning:
     penalty: Floats
     gain: Floats
     offset: Floats
-    about: dict[str, Any] = field(default_factory=dict)
+    model: str = "lsa"
+    hrf_choice: str = "onoff"

@@ -1,0 +1,117 @@
+"""Runs as tuned estimators work on them: the trials under every shape, and the series of some units at a time.
+
+A *block* is the series of a few hundred units, in percent signal change without its mean; 0 where a unit is not usable. It is
+small enough to stay in a core's cache while everything about those units is done, and blocks are what threads share out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from bids_brainlm.core import glm
+from bids_brainlm.core.design import trial_designs
+from bids_brainlm.core.tuning import Run
+from bids_brainlm.core.types import Bools, Floats, Ints
+
+Doubles = NDArray[np.float64]
+T = TypeVar("T")
+
+WIDTH = 1024
+"""Units of a block."""
+
+CONSTANT = 1e-6
+"""Share of its mean that a unit must vary by; float32 rounds at a sixteenth of that."""
+
+INDEPENDENT = 1e-6
+"""Smallest eigenvalue of the trials' correlations with which they still count as having responses of their own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Design of one run under every shape of a library.
+
+    Parameters
+    ----------
+    run : Run
+    nuisance : (T, r) float64
+        Orthonormal basis of everything that is not a trial.
+    trials : (H, T, n) float64
+        Regressor of each trial under each shape, without what the nuisance explains.
+    """
+
+    run: Run
+    nuisance: Doubles
+    trials: Doubles
+
+    @classmethod
+    def of(cls, run: Run, shapes: Doubles, step: float) -> Model:
+        """Designs of a run; see `bids_brainlm.core.design.trial_designs` for what is refused."""
+        trials = trial_designs(run.onsets, run.durations, run.frame_times, shapes, step)
+        basis = glm.orthonormal(run.nuisance)
+        return cls(run, basis, without(trials, basis))
+
+    def cleaned(self, components: Doubles) -> Model:
+        """With orthonormal components (T, K), free of the nuisance, as further nuisance."""
+        return Model(self.run, np.column_stack([self.nuisance, components]), without(self.trials, components))
+
+    def independent(self) -> Bools:
+        """(H,) shapes under which every trial has a response of its own."""
+        lengths = np.linalg.norm(self.trials, axis=1, keepdims=True)
+        there = (lengths > INDEPENDENT * lengths.max(initial=0.0)).all(axis=(1, 2))
+        unit = self.trials / np.where(lengths > 0, lengths, 1.0)
+        return np.asarray(there & (np.linalg.eigvalsh(unit.transpose(0, 2, 1) @ unit)[:, 0] > INDEPENDENT))
+
+    def block(self, units: slice | Ints) -> tuple[Floats, Bools]:
+        """Series (T, v) float32 of some units and whether they are usable (v,)."""
+        block = np.array(self.run.bold[:, units], dtype=np.float32)
+        mean = block.mean(axis=0, dtype=np.float64)
+        # A unit that is not finite has no finite mean.
+        good = np.isfinite(mean)
+        if not good.all():
+            block[:, ~good] = 0.0
+            mean[~good] = 0.0
+        block -= mean.astype(np.float32)
+        spread = np.sqrt(np.einsum("tv,tv->v", block, block) / len(block))
+        good &= (spread > CONSTANT * np.abs(mean)) & (np.abs(mean) > glm.MEAN_TOLERANCE * spread)
+        block *= np.divide(100.0, np.abs(mean), out=np.zeros_like(mean), where=good).astype(np.float32)
+        return block, good
+
+
+def without(columns: Doubles, basis: Doubles) -> Doubles:
+    """Columns (..., T, n) less what an orthonormal basis (T, r) explains of them."""
+    return np.asarray(columns - basis @ (basis.T @ columns))
+
+
+def blocks(n_units: int, width: int = WIDTH) -> Iterator[slice]:
+    """Slices that cover ``n_units``."""
+    return (slice(start, min(start + width, n_units)) for start in range(0, n_units, width))
+
+
+def in_threads(work: Callable[[Any], T], items: Iterable[Any], threads: int) -> list[T]:
+    """Results of ``work`` for every item, in order; BLAS has one thread in each."""
+    if threads < 2:
+        return [work(item) for item in items]
+    with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, items))
+
+
+def group(shape: NDArray[np.int16], width: int = WIDTH) -> list[tuple[int, Ints]]:
+    """Units with the same shape, at most ``width`` together: (shape, indices)."""
+    order = np.argsort(shape, kind="stable")
+    ends = np.flatnonzero(np.diff(shape[order])) + 1
+    return [
+        (int(shape[part[0]]), part[piece]) for part in np.split(order, ends) if part.size for piece in blocks(part.size, width)
+    ]
+
+
+def stacked(models: Sequence[Model], units: slice | Ints) -> tuple[list[Floats], Bools]:
+    """Blocks of all runs, and the units that are usable in every one."""
+    parts = [model.block(units) for model in models]
+    return [block for block, _ in parts], np.logical_and.reduce([good for _, good in parts])
