@@ -16,6 +16,7 @@ from bids_brainlm.errors import BrainLMError, MissingInputError
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, Predictions, phenotype, primary_of
 from bids_brainlm.io.betas import read_betas
 from bids_brainlm.io.files import atomic_write, read_header, read_json, read_tsv, write_json, write_text, write_tsv
+from bids_brainlm.io.maps import read_maps
 from bids_brainlm.io.matrices import find_betas
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.reports import panels
@@ -157,10 +158,9 @@ def _panels(request: Request, participant: str, tables: dict[str, Any]) -> dict[
     if tables["metrics"] is not None:
         out["metrics"] = (panels.metrics(_numbers(tables["metrics"])),)
     geometry = _geometry(request, participant)
-    values = _table(find_reliability(request, participant))
-    if values is not None:
-        n_left, mask = _place(geometry)
-        out["quality"] = panels.reliability(pd.to_numeric(values["reliability"], errors="coerce").to_numpy(), n_left, mask)
+    maps = find_reliability(request, participant)
+    if maps is not None:
+        out["quality"] = _quality(maps)
     if geometry is not None:
         try:
             out["parcels"] = panels.parcels(atlas_of(request, geometry), _place(geometry)[1])
@@ -168,6 +168,13 @@ def _panels(request: Request, participant: str, tables: dict[str, Any]) -> dict[
             # The outcome, which is the first line of the page, already says what is wrong with the atlas.
             out["parcels"] = ()
     return out
+
+
+def _quality(path: Path) -> tuple[Panel, ...]:
+    """Reliability and noise ceiling, where the maps themselves say what they lie on."""
+    maps, geometry = read_maps(path)
+    place = _place(geometry)
+    return (*panels.reliability(maps["reliability"], *place), *panels.noise_ceiling(maps["noise_ceiling"], *place))
 
 
 def _geometry(request: Request, participant: str) -> Geometry | None:

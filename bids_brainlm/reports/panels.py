@@ -102,6 +102,27 @@ def reliability(values: ArrayLike, n_left: int | None = None, mask: NDArray[np.b
     return tuple(out)
 
 
+def noise_ceiling(values: ArrayLike, n_left: int | None = None, mask: NDArray[np.bool_] | None = None) -> tuple[Panel, ...]:
+    """Noise ceiling of single trials: histogram and map, as in `reliability`.
+
+    Parameters
+    ----------
+    values : (V,) float
+        Percent of variance; nan where not known.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    known = numbers[np.isfinite(numbers)]
+    middle = f"median {np.median(known):.1f} %, 95th percentile {np.quantile(known, 0.95):.1f} %" if known.size else "no values"
+    label = "Noise ceiling (% of variance)"
+    caption = (
+        "Share of the variance of single trials that repeats of a stimulus have in common, z-scored in each session: no model "
+        "explains more."
+    )
+    out = [_drawing("noiseceiling", figures.histogram(numbers, label), f"Histogram of the noise ceiling: {middle}.", caption)]
+    out += value_map("noiseceilingmap", numbers, label, n_left, mask, "Where there is something to explain.")
+    return tuple(out)
+
+
 def value_map(
     name: str, values: ArrayLike, label: str, n_left: int | None = None, mask: NDArray[np.bool_] | None = None, caption: str = ""
 ) -> tuple[Panel, ...]:

@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from bids_brainlm.config import Request
-from bids_brainlm.core.reliability import split_half
 from bids_brainlm.core.types import Split
 from bids_brainlm.errors import InputError, MissingInputError
 from bids_brainlm.evaluation.metrics import Facts
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, Predictions, Sampling, summary
 from bids_brainlm.io.files import read_tsv, write_tsv
 from bids_brainlm.stages.examples import examples_of, splits_of
-from bids_brainlm.stages.outputs import beh_path, describe, reliability_path
+from bids_brainlm.stages.outputs import beh_path, describe
+from bids_brainlm.stages.reliability import write_reliability
 from bids_brainlm.stages.responses import load_trials
 
 
@@ -39,14 +38,8 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     path = beh_path(request, participant, trials.task, "metrics")
     primary = f"Primary test, declared beforehand: {table['metric'].iloc[0]}."
     text = f"Figures of merit. {primary} Intervals are 95 % bootstrap over stimuli."
-    # Several questions of one trial share its row.
-    rows, first = np.unique(examples.rows[:, 0, 0], return_index=True)
-    responses = examples.recording.data[rows]
-    reliability = pd.DataFrame({"reliability": split_half(responses, examples.stimulus[first], config.run.random_seed)})
-    quality = reliability_path(request, participant, trials.task)
-    meaning = {"reliability": "Correlation over stimuli of the mean responses in two halves of the repeats; n/a without repeats."}
-    written = [write_tsv(path, table), describe(path, text, METRICS_COLUMNS), write_tsv(quality, reliability)]
-    return [*written, describe(quality, "Split-half reliability of the responses, one row a vertex or voxel.", meaning)]
+    written = [write_tsv(path, table), describe(path, text, METRICS_COLUMNS)]
+    return [*written, *write_reliability(request, participant, trials, examples)]
 
 
 def load_facts(request: Request) -> Facts | None:

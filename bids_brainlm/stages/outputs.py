@@ -7,6 +7,8 @@ from pathlib import Path
 
 from bids_brainlm.config import Request
 from bids_brainlm.io.files import write_json
+from bids_brainlm.io.names import bids_name
+from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.stages import cache
 
 WRITER = {"training": "train", "decoded": "decode", "permuted": "decode", "metrics": "evaluate"}
@@ -18,10 +20,17 @@ def beh_path(request: Request, participant: str, task: str, desc: str) -> Path:
     return _folder(request, participant, "beh") / f"sub-{participant}_task-{task}_desc-{desc}_beh.tsv"
 
 
-def reliability_path(request: Request, participant: str, task: str) -> Path:
-    """``sub-01/func/sub-01_task-look_stat-reliability_desc-LSS_statmap.tsv``: split-half reliability, one row a vertex."""
-    desc = request.config.estimate.estimator.upper()
-    return _folder(request, participant, "func") / f"sub-{participant}_task-{task}_stat-reliability_desc-{desc}_statmap.tsv"
+def estimator_label(request: Request) -> str:
+    """``desc-`` label of maps of the responses: the estimator in capitals."""
+    return "".join(filter(str.isalnum, request.config.estimate.estimator)).upper()
+
+
+def reliability_path(request: Request, participant: str, task: str, geometry: Geometry, atlas: str) -> Path:
+    """``sub-01/func/sub-01_task-look_space-..._atlas-..._stat-reliability_desc-LSS_statmap.tsv``: means over parcels."""
+    space = {} if geometry.space == "none" else geometry.entities
+    labels = {"atlas": atlas, "stat": "reliability", "desc": estimator_label(request)}
+    named = {"sub": participant, "task": task, **space, **labels}
+    return _folder(request, participant, "func") / bids_name(named, "statmap", ".tsv")
 
 
 def model_path(request: Request, participant: str, task: str, fold: int) -> Path:
@@ -36,8 +45,10 @@ def find_beh(request: Request, participant: str, desc: str) -> Path | None:
 
 
 def find_reliability(request: Request, participant: str) -> Path | None:
-    """The table that `reliability_path` names; None when there is none."""
-    return next((path for path in _written(request, participant, "evaluate", ".tsv") if "_stat-reliability_" in path.name), None)
+    """Maps of the reliability, as `bids_brainlm.io.maps.read_maps` takes them; None when there are none."""
+    written = _written(request, participant, "evaluate", (".func.gii", ".nii.gz", ".tsv"))
+    maps = [path for path in written if "_stat-reliability_" in path.name and "_atlas-" not in path.name]
+    return next(iter(maps), None)
 
 
 def find_models(request: Request, participant: str) -> list[Path]:
@@ -49,7 +60,7 @@ def _folder(request: Request, participant: str, name: str) -> Path:
     return request.out_dir / f"sub-{participant}" / name
 
 
-def _written(request: Request, participant: str, stage: str, ending: str) -> list[Path]:
+def _written(request: Request, participant: str, stage: str, ending: str | tuple[str, ...]) -> list[Path]:
     paths = cache.outputs(request.out_dir, f"sub-{participant}_{stage}")
     return [path for path in paths if path.name.endswith(ending) and path.is_file()]
 

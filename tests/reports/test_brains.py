@@ -83,8 +83,9 @@ def test_volume_map_shows_the_slices_with_values(shape: tuple[int, int, int]) ->
         brains.volume_map(np.zeros(3), mask, "x")
 
 
-def test_reliability_panels_for_a_surface_a_volume_and_neither() -> None:
-    values = np.random.default_rng(0).normal(size=20484)
-    assert [panel.name for panel in panels.reliability(values, n_left=10242)] == ["reliability", "reliabilitymap"]
-    assert len(panels.reliability(values[:24], mask=np.ones((4, 3, 2), dtype=bool))) == 2
-    assert len(panels.reliability(values[:24])) == 1
+@pytest.mark.parametrize("name", ["reliability", "noiseceiling"])
+def test_panels_of_a_quality_for_a_surface_a_volume_and_neither(name: str) -> None:
+    values, of = np.random.default_rng(0).normal(size=20484), {"reliability": panels.reliability}.get(name, panels.noise_ceiling)
+    assert [panel.name for panel in of(values, n_left=10242)] == [name, f"{name}map"]
+    assert len(of(values[:24], mask=np.ones((4, 3, 2), dtype=bool))) == 2
+    assert len(of(values[:24])) == 1
