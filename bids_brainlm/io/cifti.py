@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,21 @@ def cifti_series(path: Path) -> tuple[Floats, Cortex]:
             data[:, start : start + index.size] = image.dataobj[:, columns]
             start += index.size
     return data, cortex
+
+
+def cifti_tr(path: Path) -> tuple[float, ...]:
+    """TR in s that a series says; empty when it says none.
+
+    Raises
+    ------
+    MissingInputError, InputError
+        When the file is not there, damaged, or of another kind.
+    """
+    image = _load(path)
+    with reading(path, _KIND):
+        series = image.header.get_index_map(0)
+        step = float(series.series_step or 0) * 10.0 ** int(series.series_exponent or 0)
+    return (step,) if step > 0 and series.series_unit == "SECOND" else ()
 
 
 def cifti_labels(path: Path) -> tuple[list[tuple[NDArray[np.int64], dict[int, str]]], Cortex]:
@@ -187,10 +203,17 @@ def sphere_of(path: Path, cortex: Cortex) -> tuple[NDArray[np.float64], Ints]:
 
 def _load(path: Path) -> Any:
     with reading(path, _KIND):
-        image: Any = nib.load(path)
-        if not isinstance(image, nib.Cifti2Image) or len(image.shape) != 2:
-            raise InputError(f"a {type(image).__name__} of shape {image.shape}", path, expected=_KIND)
-        return image
+        status = path.stat()
+        return _opened(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=1)
+def _opened(path: Path, changed: int, size: int) -> Any:
+    """The image, its series not yet read; its header takes most of a second, and several things are asked of it."""
+    image: Any = nib.load(path)
+    if not isinstance(image, nib.Cifti2Image) or len(image.shape) != 2:
+        raise InputError(f"a {type(image).__name__} of shape {image.shape}", path, expected=_KIND)
+    return image
 
 
 def _cortex(image: Any, path: Path) -> Cortex:

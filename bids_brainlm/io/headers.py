@@ -10,9 +10,6 @@ from __future__ import annotations
 import re
 import struct
 from pathlib import Path
-from typing import Any
-
-import nibabel as nib
 
 from bids_brainlm.errors import InputError
 from bids_brainlm.io.images import load_nifti, reading
@@ -98,15 +95,6 @@ def gifti_tr(path: Path) -> tuple[float, ...]:
     found = _STEP.search(_head(path, _DATA))
     step = float(found[1]) if found else 0.0
     return (step * 1e-3, step) if step > 0 else ()
-
-
-def cifti_tr(path: Path) -> tuple[float, ...]:
-    """TR in s that a CIFTI series says; empty when it says none."""
-    with reading(path, "a CIFTI-2 file"):
-        image: Any = nib.load(path)
-        series = image.header.get_index_map(0)
-        step = float(series.series_step or 0) * 10.0 ** int(series.series_exponent or 0)
-    return (step,) if step > 0 and series.series_unit == "SECOND" else ()
 
 
 def nifti_tr(path: Path) -> tuple[float, ...]:

@@ -14,8 +14,8 @@ from nibabel.cifti2 import BrainModelAxis, LabelAxis, ScalarAxis, SeriesAxis
 from scipy.spatial import ConvexHull
 
 from bids_brainlm.errors import InputError, MissingInputError, MissingResourceError
-from bids_brainlm.io.cifti import FSLR, cifti_cortex, cifti_labels, cifti_series, cortex_matrix, fslr_spheres
-from bids_brainlm.io.headers import cifti_shape, cifti_tr
+from bids_brainlm.io.cifti import FSLR, cifti_cortex, cifti_labels, cifti_series, cifti_tr, cortex_matrix, fslr_spheres
+from bids_brainlm.io.headers import cifti_shape
 
 N, T = 32492, 3
 WALL = {"L": np.arange(0, N, 11), "R": np.arange(5, N, 13)}
