@@ -1,10 +1,14 @@
-"""BOLD series of a run as one matrix, whether it came as two surfaces or as a volume.
+"""BOLD series of a run as one matrix, whether it came as two surfaces, as a volume, or is brought to the surface here.
 
 Columns are vertices, left hemisphere first, or the voxels of a mask in C order. The *density* of an fsaverage surface is
 known by its number of vertices alone: fMRIPrep has written 164k surfaces under the name of 41k (nipreps/fmriprep #1843).
 The vertices of a coarse fsaverage are the first ones of every finer one, so a lower density is had by *truncation*
 of each hemisphere. Time point k of the series lies at ``start_time + k * tr``: with slice timing correction that is the
 middle of the acquisition, not its start.
+
+A run on a lower rung of the ladder to fsaverage (`bids_brainlm.io.rungs`) is projected while it is read: of its voxels or columns
+only those that a vertex reads are kept in memory. Those that do not vary in the run, such as voxels outside of the field of view,
+do not count, and a vertex without any other has NaN.
 """
 
 from __future__ import annotations
@@ -19,16 +23,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_brainlm.core.types import DENSITIES, Floats, Ints
+from bids_brainlm.core.projection import good_voxels
+from bids_brainlm.core.types import DENSITIES, Bools, Floats, Ints
 from bids_brainlm.errors import InputError
+from bids_brainlm.io.cifti import cifti_series, cifti_tr
 from bids_brainlm.io.headers import gifti_tr, nifti_tr
 from bids_brainlm.io.images import gifti_rows, load_nifti, reading
+from bids_brainlm.io.meshes import PER_HEMISPHERE
+from bids_brainlm.io.projection import DENSITY, Sampling, is_projected, projection_of
 from bids_brainlm.io.runfiles import RunFiles
+from bids_brainlm.io.rungs import CIFTI_RUNG, TEMPLATE
+from bids_brainlm.io.voxels import file_order, load_series, series_at
 
 LOGGER = logging.getLogger(__name__)
-
-PER_HEMISPHERE = {density: n for n, density in DENSITIES.items()}
-"""``den-`` value -> vertices of one fsaverage hemisphere."""
 
 
 LONGEST = 100.0
@@ -74,6 +81,8 @@ class Geometry:
     volume : Volume or None
     resolution : str
         ``res-`` label of a volume, or empty.
+    method : str
+        Rung of the ladder that the columns were brought to fsaverage by; empty where the files were read as they are.
     """
 
     space: str
@@ -82,6 +91,12 @@ class Geometry:
     n_vertices: int
     volume: Volume | None = None
     resolution: str = ""
+    method: str = ""
+
+    @property
+    def approximate(self) -> bool:
+        """Whether the columns are only roughly where they are said to be."""
+        return self.method == TEMPLATE
 
     @property
     def entities(self) -> dict[str, str]:
@@ -126,26 +141,44 @@ class Bold:
         return self.geometry.volume
 
 
-def load_bold(run: RunFiles, density: str = "", mask: Volume | None = None) -> Bold:
+def load_bold(
+    run: RunFiles,
+    density: str = "",
+    mask: Volume | None = None,
+    sampling: Sampling | None = None,
+    cache: Path | None = None,
+    offline: bool = False,
+) -> Bold:
     """Read the BOLD series of a run.
 
     Parameters
     ----------
     run : RunFiles
     density : str
-        fsaverage density to bring surfaces to (``3k``, ``10k``, ``41k``, ``164k``); empty keeps that of the files.
+        fsaverage density to bring surfaces to (``3k``, ``10k``, ``41k``, ``164k``); empty keeps that of the files, or is 10k
+        for a run that is projected.
     mask : Volume, optional
-        Voxels to read instead of those of the run's own mask; see `common_mask`.
+        Voxels to read instead of those of the run's own mask; see `common_mask`. Of no meaning for a run that is projected.
+    sampling : Sampling, optional
+    cache : Path, optional
+        Folder that projections are kept in.
+    offline : bool
+        Do not fetch templates that a projection needs.
 
     Raises
     ------
     MissingInputError
         When a file is not there.
+    MissingResourceError
+        When a template is not on this machine and cannot be fetched.
     InputError
         When one is damaged, hemispheres differ, the density is unknown or too low, mask and series do not fit,
         or the times in the sidecar make no sense.
     """
-    data, geometry = _surfaces(run, density) if len(run.bold) == 2 else _volume(run, mask)
+    if is_projected(run):
+        data, geometry = _projected(run, density or DENSITY, sampling or Sampling(), cache, offline)
+    else:
+        data, geometry = _surfaces(run, density) if len(run.bold) == 2 else _volume(run, mask)
     tr, start_time = timing(run.sidecar, run.bold[0])
     _compare_tr(run, tr)
     return Bold(data, geometry, tr, start_time)
@@ -175,7 +208,8 @@ def timing(sidecar: Mapping[str, Any], path: Path) -> tuple[float, float]:
 def _compare_tr(run: RunFiles, tr: float) -> None:
     """Warn when the image says another TR than the sidecar, which counts: fMRIPrep 23.2.0 wrote wrong headers (#3216)."""
     path = run.bold[0]
-    said = gifti_tr(path) if len(run.bold) == 2 else nifti_tr(path)
+    header = cifti_tr if run.rung == CIFTI_RUNG else gifti_tr if len(run.bold) == 2 else nifti_tr
+    said = header(path)
     if said and min(abs(value - tr) for value in said) > TR_TOLERANCE:
         text = "the header says a TR of %g s, the sidecar %g s, which is taken: %s (remedy: correct the wrong one)"
         LOGGER.warning(text, said[0], tr, path)
@@ -248,14 +282,37 @@ def _surfaces(run: RunFiles, density: str) -> tuple[Floats, Geometry]:
 def _volume(run: RunFiles, mask: Volume | None) -> tuple[Floats, Geometry]:
     path = run.bold[0]
     mask = mask or _load_mask(run)
-    image = load_nifti(path)
-    if len(image.shape) != 4:
-        raise InputError(f"an image of shape {image.shape}", path, expected="4 dimensions, the last one time")
+    image = load_series(path)
     _same_grid(mask, image.shape[:3], image.affine, path)
-    with reading(path, "a NIfTI file"):
-        voxels = image.get_fdata(dtype=np.float32, caching="unchanged")
-    data = np.ascontiguousarray(voxels.reshape(-1, image.shape[3])[mask.index].T)
+    data = series_at(image, path, file_order(mask.index, mask.shape))
     return data, Geometry(run.space, "", mask.index.size, mask.index.size, mask, run.resolution)
+
+
+def _projected(run: RunFiles, density: str, sampling: Sampling, cache: Path | None, offline: bool) -> tuple[Floats, Geometry]:
+    path = run.bold[0]
+    projection = projection_of(run, density, sampling, cache, offline)
+    if run.rung == CIFTI_RUNG:
+        values = cifti_series(path)[0][:, projection.columns]
+        usable = _varying(values)
+    else:
+        image = load_series(path)
+        values = series_at(image, path, projection.columns)
+        usable = _varying(values)
+        if sampling.good_voxels:
+            usable &= good_voxels(values, projection.columns, image.affine, image.shape[:3])
+    if not usable.all():
+        every = np.zeros(projection.matrix.shape[1], dtype=np.bool_)
+        every[projection.columns[usable]] = True
+        left = projection.over(every)
+        projection, values = left, values[:, np.isin(projection.columns, left.columns)]
+    data = projection.apply_columns(values)
+    return data, Geometry("fsaverage", density, projection.n_left, projection.n_out, method=run.rung)
+
+
+def _varying(values: Floats) -> Bools:
+    """(n,) columns that hold a series: finite at some time, and not always the same."""
+    lowest, highest = np.fmin.reduce(values, axis=0), np.fmax.reduce(values, axis=0)
+    return np.asarray(lowest < highest)
 
 
 def _mask_path(run: RunFiles) -> Path:
