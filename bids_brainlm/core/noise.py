@@ -7,12 +7,9 @@ property of a run; only their number is chosen, by cross-validation on repeats.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_brainlm.core import repeats
 from bids_brainlm.core.blocks import Model, blocks
 from bids_brainlm.core.types import Bools, Floats, Ints
 
@@ -81,25 +78,9 @@ def with_each_number(trials: Doubles, found: Doubles, block: Floats) -> Floats:
     return np.array(out)
 
 
-def errors(betas: Floats, rows: Ints, average: Any, session: Ints) -> Doubles:
-    """(K + 1, v) mean squared difference of trials without components from their partners with each number of them.
-
-    Parameters
-    ----------
-    betas : (K + 1, N, v) float32
-        Overwritten.
-    rows, average
-        See `bids_brainlm.core.repeats.partners`.
-    session : (N,) int
-    """
-    target = repeats.standardise(betas[0].copy(), session)[rows]
-    guesses = (average @ repeats.standardise(each, session) for each in betas)
-    return np.array([((guess - target) ** 2).mean(axis=0) for guess in guesses])
-
-
 def fewest(curve: Doubles) -> int:
-    """Smallest number of components with nearly the largest gain over none."""
-    gain = curve[0] - curve
+    """Smallest number of components with nearly the largest gain in agreement (K + 1,) over none."""
+    gain = curve - curve[0]
     return int(np.argmax(gain >= ENOUGH * gain.max())) if gain.max() > 0 else 0
 
 

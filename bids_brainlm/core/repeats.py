@@ -1,7 +1,8 @@
 """Cross-validation on repeats: does a trial's beta look like the mean of the other runs' trials with the same stimulus?
 
-A trial's *partners* are the trials of its stimulus in other runs. Betas are compared after each session was z-scored, unit by
-unit, because amplitudes drift between sessions.
+A trial's *partners* are the trials of its stimulus in other runs. *Agreement* is the mean product of a trial's beta with the
+mean of its partners', after each session was z-scored, unit by unit, because amplitudes drift between sessions: a correlation,
+except that a mean of more partners counts for less. All choices maximise it.
 """
 
 from __future__ import annotations
@@ -55,6 +56,25 @@ def standardise(betas: Floats, session: Ints) -> Floats:
         block *= np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
         betas[rows] = block
     return betas
+
+
+def agreement(betas: Floats, rows: Ints, average: Any, session: Ints) -> Floats:
+    """Agreement of trials with their partners.
+
+    Parameters
+    ----------
+    betas : (N, v) float32
+        Overwritten.
+    rows, average
+        See `partners`.
+    session : (N,) int
+
+    Returns
+    -------
+    (v,) float32
+    """
+    z = standardise(betas, session)
+    return np.asarray(np.einsum("mv,mv->v", average @ z, z[rows]) / np.float32(rows.size))
 
 
 def _rows(session: Ints, label: int) -> slice | NDArray[np.intp]:

@@ -61,15 +61,14 @@ def in_sample(models: Sequence[Model]) -> Score:
 
 
 def cross_validated(models: Sequence[Model], rows: Ints, average: Any, session: Ints) -> Score:
-    """Mean correlation, over sessions and trials with partners, of a trial's beta with the mean of its partners'."""
+    """Agreement of trials with their partners (`bids_brainlm.core.repeats`)."""
     weights = [least_squares(model.trials) for model in models]
 
     def score(blocks: Sequence[Floats]) -> Floats:
         out = []
         for h in range(len(weights[0])):
             betas = np.concatenate([each[h] @ block for each, block in zip(weights, blocks, strict=True)])
-            z = repeats.standardise(betas, session)
-            out.append(np.einsum("mv,mv->v", average @ z, z[rows]) / rows.size)
+            out.append(repeats.agreement(betas, rows, average, session))
         return np.array(out)
 
     return score

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from bids_brainlm.core import glm, repeats, ridge
 from bids_brainlm.core.blocks import Model, blocks, group, in_threads, stacked
-from bids_brainlm.core.noise import components, deciding, errors, fewest, noise_pool, with_each_number
+from bids_brainlm.core.noise import components, deciding, fewest, noise_pool, with_each_number
 from bids_brainlm.core.shapes import Score, cross_validated, evidence, in_sample, least_squares, on_off
 from bids_brainlm.core.tuning import STEPS, Options, Run, Tuning
 from bids_brainlm.core.types import Bools, Floats, Ints
@@ -62,6 +62,10 @@ class Trials:
         session = np.unique([run.session for run in runs], return_inverse=True)[1][number]
         rows, average = repeats.partners(np.concatenate([run.stimulus for run in runs]), number)
         return cls(number, session, rows, average)
+
+    def agreement(self, betas: Floats) -> Floats:
+        """(v,) agreement of the trials of ``betas`` (N, v), which are overwritten, with their partners."""
+        return repeats.agreement(betas, self.rows, self.average, self.session)
 
 
 @dataclass(frozen=True)
@@ -269,7 +273,7 @@ class _Tuner:
         return {"onoff": on_off, "insample": in_sample}[how](models)
 
     def _curve(self, hrf: NDArray[np.int16], score: Floats, usable: Bools, found: list[Doubles]) -> Doubles:
-        """(K + 1,) median error over the deciding units, by number of components."""
+        """(K + 1,) mean agreement over the deciding units, by number of components."""
         units = deciding(score, usable)
         used = self._used(found)
 
@@ -278,10 +282,10 @@ class _Tuner:
             series = stacked(self.models, units[place])[0]
             each = zip(self.models, used, series, strict=True)
             betas = [with_each_number(model.trials[shape], own, block) for model, own, block in each]
-            return errors(np.concatenate(betas, axis=1), self.trials.rows, self.trials.average, self.trials.session)
+            return np.array([self.trials.agreement(each) for each in np.concatenate(betas, axis=1)])
 
         parts = in_threads(look, group(hrf[units], 256), self.options.threads)
-        return np.asarray(np.median(np.concatenate(parts, axis=1), axis=1))
+        return np.asarray(np.concatenate(parts, axis=1).mean(axis=1, dtype=np.float64))
 
     def _ridge(self, hrf: NDArray[np.int16], found: list[Doubles]) -> Doubles:
         """(4, V) fraction, penalty, gain and offset of each unit."""
@@ -308,13 +312,8 @@ class _Tuner:
             return np.concatenate([vectors @ part for vectors, part in zip(turn, np.split(shrunk, ends), strict=True)])
 
         plain = betas(0.0)
-        target = repeats.standardise(plain.copy(), self.trials.session)[self.trials.rows]
         grid = ridge.penalties(rotated, values, ridge.FRACTIONS)
-        agreement = []
-        for penalty in grid:
-            guess = self.trials.average @ repeats.standardise(betas(penalty), self.trials.session)
-            agreement.append(np.einsum("mv,mv->v", guess, guess) - 2 * np.einsum("mv,mv->v", guess, target))
-        best = np.argmin(agreement, axis=0)
+        best = np.argmax([self.trials.agreement(betas(penalty)) for penalty in grid], axis=0)
         fraction = ridge.FRACTIONS[best]
         penalty = ridge.refine(rotated, values, fraction, grid[best, np.arange(best.size)])
         return np.array([fraction, penalty, *_line(betas(penalty), plain)])

@@ -102,7 +102,7 @@ class Tuning:
     components : tuple of (T, K) float32
         Nuisance components of each run; K is the number chosen, 0 without the step.
     curve : (K_max + 1,) float64
-        Cross-validated error by number of components; empty without the step.
+        Agreement of trials with their partners in other runs, by number of components; empty without the step.
     fraction : (V,) float32
         |b| / |b of ordinary least squares|; 1 without the step.
     penalty : (V,) float32
