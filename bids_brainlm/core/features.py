@@ -1,7 +1,8 @@
 """Fixed features, fitted on training rows only: z-score of every vertex, principal components if asked for.
 
 The rows of a recording may be many times larger than memory, so everything streams: moments in blocks of rows, the matrix of
-inner products (between rows or between vertices, whichever is smaller) in blocks of the other.
+inner products (between rows or between vertices, whichever is smaller) in blocks of the other. Where even that matrix would be
+large (`EXACT`), components are found by subspace iteration: they capture the same variance to about one part in a thousand.
 """
 
 from __future__ import annotations
@@ -13,12 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
-from bids_brainlm.core.types import Affine, Bools, Floats, Ints, Recording
+from bids_brainlm.core.types import Affine, Floats, Ints, Recording
 
 Doubles = NDArray[np.float64]
 
 BLOCK_BYTES = 2**26
 """Size of one block of data in float64."""
+
+EXACT = 2**13
+"""Rows or vertices, whichever are fewer, up to which components come from the matrix of all inner products."""
+
+OVERSAMPLED, TOLERANCE = 32, 1e-3
+"""Of the subspace iteration: axes more than asked for; gain in captured variance at which it ends."""
 
 
 def fit_affine(recording: Recording, rows: Any, n_components: int = 0) -> Affine:
@@ -59,7 +66,7 @@ def center(data: Any, labels: Any, out: Floats | None = None) -> Floats:
     Parameters
     ----------
     data : (R, V)
-        Left as it is.
+        Left as it is, unless it is ``out`` too.
     labels : (R,)
     out : (R, V) float32, optional
         Where to write, such as a memory map; a new array when None.
@@ -76,19 +83,23 @@ def center(data: Any, labels: Any, out: Floats | None = None) -> Floats:
     labels = np.asarray(labels)
     if labels.shape != tuple(data.shape[:1]):
         raise ValueError(f"{data.shape[0]} rows, but {labels.size} labels")
+    names, counts = np.unique(labels, return_counts=True)
+    if (counts == 1).any():
+        raise ValueError(f"label {names[counts == 1][0]!s} has one row only; removing the mean would leave zeros")
     out = np.empty(data.shape, dtype=np.float32) if out is None else out
-    for label in np.unique(labels):
+    for label in names:
         rows = np.flatnonzero(labels == label)
-        if rows.size == 1:
-            raise ValueError(f"label {label!s} has one row only; removing the mean would leave zeros")
-        block = np.asarray(data[rows], dtype=np.float32)
-        out[rows] = block - block.mean(axis=0, dtype=np.float64).astype(np.float32)
+        parts = [rows[part] for part in _blocks(rows.size, data.shape[1])]
+        total = sum(np.asarray(data[part], dtype=np.float32).sum(axis=0, dtype=np.float64) for part in parts)
+        mean = np.asarray(total / rows.size, dtype=np.float32)
+        for part in parts:
+            out[part] = np.asarray(data[part], dtype=np.float32) - mean
     return out
 
 
 def _blocks(size: int, width: int) -> Iterator[slice]:
     step = max(1, BLOCK_BYTES // (8 * max(1, width)))
-    return (slice(start, start + step) for start in range(0, size, step))
+    return (slice(start, min(start + step, size)) for start in range(0, size, step))
 
 
 def moments(data: Any, rows: Ints) -> tuple[Doubles, Doubles]:
@@ -123,25 +134,34 @@ def moments(data: Any, rows: Ints) -> tuple[Doubles, Doubles]:
 def _components(data: Any, rows: Ints, mean: Doubles, scale: Doubles, n_components: int) -> Floats:
     """(V, F) orthonormal principal axes of the z-scored rows."""
     kept = scale > 0
-    most = min(rows.size - 1, int(kept.sum()))
+    n_kept = int(kept.sum())
+    most = min(rows.size - 1, n_kept)
     if n_components > most:
-        raise ValueError(f"{n_components} components of {rows.size} rows and {int(kept.sum())} usable vertices; at most {most}")
-    by_rows = rows.size <= kept.sum()
-    find = _axes_from_rows if by_rows else _axes_from_vertices
-    axes = find(data, rows, (mean, scale, kept), n_components)
+        raise ValueError(f"{n_components} components of {rows.size} rows and {n_kept} usable vertices; at most {most}")
+    if min(rows.size, n_kept) > EXACT:
+        find = _axes_by_iteration
+    else:
+        find = _axes_from_rows if rows.size <= n_kept else _axes_from_vertices
+    scaling = (mean, np.divide(1.0, scale, out=np.zeros_like(scale), where=kept))
+    axes = find(data, rows, scaling, n_components)
     axes[~kept] = 0.0  # rounding, of the order of 1e-17
-    axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(n_components)])
-    return axes.astype(np.float32)
+    parts = list(_blocks(len(axes), n_components))
+    largest = np.stack([axes[part][np.abs(axes[part]).argmax(axis=0), np.arange(n_components)] for part in parts])
+    axes *= np.sign(largest[np.abs(largest).argmax(axis=0), np.arange(n_components)])
+    return axes
 
 
-Scaling = tuple[Doubles, Doubles, Bools]
+Scaling = tuple[Doubles, Doubles]
+"""Mean (V,), and reciprocal standard deviation (V,), 0 for a masked vertex."""
 
 
-def _z(block: Any, scaling: Scaling, part: slice = slice(None)) -> Doubles:
+def _z(block: Any, scaling: Scaling, part: slice = slice(None), dtype: Any = np.float64) -> Any:
     """z-scored block of rows, of the vertices ``part``; masked vertices are 0."""
-    mean, scale, kept = (item[part] for item in scaling)
-    out = np.zeros(block.shape)
-    out[:, kept] = (block[:, kept] - mean[kept]) / scale[kept]
+    mean, gain = (item[part].astype(dtype) for item in scaling)
+    out = np.array(block, dtype=dtype)
+    out[:, gain == 0] = 0.0
+    out -= mean * (gain > 0)
+    out *= gain
     return out
 
 
@@ -155,25 +175,67 @@ def _largest(product: Doubles, n_components: int) -> tuple[Doubles, Doubles]:
     return values[::-1], vectors[:, ::-1]
 
 
-def _axes_from_rows(data: Any, rows: Ints, scaling: Scaling, n_components: int) -> Doubles:
+def _axes_from_rows(data: Any, rows: Ints, scaling: Scaling, n_components: int) -> Floats:
     """Fewer rows than vertices: eigenvectors of the (N, N) inner products of rows, taken back to vertices."""
     gram = np.zeros((rows.size, rows.size))
     parts = list(_blocks(data.shape[1], rows.size))
     for part in parts:
-        z = _z(np.asarray(data[rows, part], dtype=np.float64), scaling, part)
+        z = _z(data[rows, part], scaling, part)
         gram += z @ z.T
     values, vectors = _largest(gram, n_components)
-    axes = np.empty((data.shape[1], n_components))
+    axes = np.empty((data.shape[1], n_components), dtype=np.float32)
     for part in parts:
-        z = _z(np.asarray(data[rows, part], dtype=np.float64), scaling, part)
-        axes[part] = z.T @ (vectors / np.sqrt(values))
+        axes[part] = _z(data[rows, part], scaling, part).T @ (vectors / np.sqrt(values))
     return axes
 
 
-def _axes_from_vertices(data: Any, rows: Ints, scaling: Scaling, n_components: int) -> Doubles:
+def _axes_from_vertices(data: Any, rows: Ints, scaling: Scaling, n_components: int) -> Floats:
     """More rows than vertices: eigenvectors of the (V, V) inner products of vertices."""
     covariance = np.zeros((data.shape[1], data.shape[1]))
     for part in _blocks(rows.size, data.shape[1]):
-        z = _z(np.asarray(data[rows[part]], dtype=np.float64), scaling)
+        z = _z(data[rows[part]], scaling)
         covariance += z.T @ z
-    return _largest(covariance, n_components)[1].copy()
+    return _largest(covariance, n_components)[1].astype(np.float32)
+
+
+def _axes_by_iteration(data: Any, rows: Ints, scaling: Scaling, n_components: int) -> Floats:
+    """Many rows and many vertices: subspace iteration from a random start, then axes within the subspace.
+
+    Each pass reads every row once (Halko et al. 2011, SIAM Rev. 53:217); memory is that of two matrices (V, F).
+    """
+    size = min(n_components + OVERSAMPLED, rows.size, data.shape[1])
+    basis = np.random.default_rng(0).standard_normal((data.shape[1], size), dtype=np.float32)
+    captured, done = 0.0, False
+    while not done:
+        _orthonormalise(basis)
+        product, inner = np.zeros_like(basis), np.zeros((size, size))
+        # Wide blocks: every one goes through all of the product.
+        for part in _blocks(rows.size, data.shape[1] // 8):
+            z = _z(data[rows[part]], scaling, dtype=np.float32)
+            scores = z @ basis
+            inner += scores.T.astype(np.float64) @ scores
+            for tile in _blocks(len(basis), size):
+                product[tile] += z[:, tile].T @ scores
+        before, captured = captured, float(np.trace(inner))
+        # What is captured never falls, and cannot grow forever.
+        done = captured <= (1 + TOLERANCE) * before
+        basis = basis if done else product
+    return _turn(basis, _largest(inner, n_components)[1], np.empty((len(basis), n_components), dtype=np.float32))
+
+
+def _orthonormalise(basis: Floats) -> None:
+    """Orthonormal columns with the same span, in place; twice, since rounding leaves a part the first time."""
+    for _ in range(2):
+        gram = np.zeros((basis.shape[1], basis.shape[1]))
+        for tile in _blocks(len(basis), basis.shape[1]):
+            part = basis[tile].astype(np.float64)
+            gram += part.T @ part
+        values, vectors = eigh(gram, overwrite_a=True, check_finite=False)
+        _turn(basis, vectors / np.sqrt(np.maximum(values, 1e-14 * values[-1])), basis)
+
+
+def _turn(basis: Floats, matrix: Doubles, out: Floats) -> Floats:
+    """``basis @ matrix`` into ``out``, which may be the basis itself."""
+    for tile in _blocks(len(basis), basis.shape[1]):
+        out[tile] = basis[tile] @ matrix.astype(np.float32)
+    return out

@@ -123,3 +123,38 @@ def test_centering_refuses_what_would_leave_nothing():
         center(np.ones((3, 2)), [1, 1, 7])
     with pytest.raises(ValueError, match="3 rows, but 2 labels"):
         center(np.ones((3, 2)), [1, 1])
+
+
+@pytest.mark.parametrize("block_bytes", [8 * 25 * 7, 2**26])
+def test_components_by_iteration_equal_those_of_the_inner_products(block_bytes, monkeypatch):
+    data = series(400, 90)
+    data[:, 2], data[8, 4] = 3, np.nan
+    exact = fit_affine(recording(data), np.arange(0, 400, 2), 5)
+    monkeypatch.setattr(features, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(features, "EXACT", 50)
+    monkeypatch.setattr(features, "OVERSAMPLED", 10)
+    found = fit_affine(recording(data), np.arange(0, 400, 2), 5)
+    np.testing.assert_allclose(found.components, exact.components, atol=2e-3)
+    assert (found.components[[2, 4]] == 0).all()
+    # It ends by the variance captured, long before axes of like variance are told apart; of noise alone there is no more to say.
+    noise = recording(np.random.default_rng(1).standard_normal((300, 120)).astype(np.float32))
+    fewer = fit_affine(noise, np.arange(300), 20)
+    np.testing.assert_allclose(fewer.components.T @ fewer.components, np.eye(20), atol=1e-4)
+    monkeypatch.setattr(features, "EXACT", 1000)
+    most = fit_affine(noise, np.arange(300), 20)
+    assert fewer(noise.data).var(axis=0).sum() >= 0.98 * most(noise.data).var(axis=0).sum()
+
+
+def test_iteration_refuses_more_components_than_there_are(monkeypatch):
+    monkeypatch.setattr(features, "EXACT", 4)
+    with pytest.raises(ValueError, match="8 components asked for, but the training rows have only 3"):
+        fit_affine(recording(np.tile(series(20)[:4], (5, 1))), np.arange(20), 8)
+
+
+def test_centering_may_write_over_the_data_and_does_not_depend_on_blocks(monkeypatch):
+    data, labels = series(), np.arange(60) % 3
+    expected = center(data, labels)
+    monkeypatch.setattr(features, "BLOCK_BYTES", 8 * 25 * 7)
+    found = data.copy()
+    assert center(found, labels, found) is found
+    np.testing.assert_allclose(found, expected, atol=1e-4)
