@@ -42,6 +42,9 @@ NOISE_MODELS = ("ols", "ar1")
 TOLERANCE = 1e-10
 """Share of its sum of squares that a regressor must not have in common with the others."""
 
+CONSTANT = 1e-6
+"""Share of its mean that a unit must vary by: float32 rounds at a sixteenth of that."""
+
 MEAN_TOLERANCE = 1e-3
 """Smallest mean, in standard deviations, of which a percentage makes sense: below it the series had its mean removed."""
 
@@ -94,6 +97,7 @@ def lsa_weights(trials: Doubles, nuisance: Doubles) -> Doubles:
 def lss_weights(trials: Doubles, nuisance: Doubles) -> Doubles:
     """(n, T) weights of `lss`, from the closed solution of the n systems of two equations."""
     own = _without_nuisance(trials, nuisance, min(2, trials.shape[-1]))
+    _refuse_twins(own)
     rest = own.sum(axis=1, keepdims=True) - own
     a, b, c = ((left * right).sum(axis=0) for left, right in ((own, own), (own, rest), (rest, rest)))
     # No other trial, or others that cancel out: the model has a single column.
@@ -193,15 +197,16 @@ def refuse_non_finite(bold: Any) -> None:
 
 def _usable_mean(series: Any) -> tuple[Bools, Doubles]:
     """(c,) whether each column of (T, c) is usable, and its mean."""
+    series = np.asarray(series, dtype=np.result_type(series, np.float32))
     mean = series.mean(axis=0, dtype=np.float64)
     # One value that is not finite makes the mean such a value.
     finite = np.isfinite(mean)
     if not finite.all():
         series, mean = np.where(finite, series, 0.0), np.where(finite, mean, 0.0)
-    varies = series.max(axis=0) > series.min(axis=0)
-    centred = series - mean.astype(series.dtype)
-    spread = np.sqrt(np.einsum("tv,tv->v", centred, centred) / max(1, len(centred)))
-    return finite & varies & (np.abs(mean) > MEAN_TOLERANCE * spread), mean
+    around = series - mean.astype(series.dtype)
+    spread = np.sqrt(np.einsum("tv,tv->v", around, around) / max(1, len(around)))
+    size = np.abs(mean)
+    return finite & (spread > CONSTANT * size) & (size > MEAN_TOLERANCE * spread), mean
 
 
 def _estimated(
@@ -220,7 +225,8 @@ def _estimated(
     def one(value: float) -> Floats:
         return for_centred(for_series(weights(whitened(trials, value), whitened(nuisance, value)), value))
 
-    return _applied(np.array(in_threads(one, rho.tolist(), threads)), which, bold, threads)
+    each = np.array(in_threads(one, rho.tolist(), threads), dtype=np.float32)
+    return _applied(each.reshape(-1, plain.shape[0], plain.shape[1] + 1), which, bold, threads)
 
 
 def _applied(weights: Floats, which: NDArray[np.intp], bold: Any, threads: int) -> Floats:
@@ -238,6 +244,14 @@ def _applied(weights: Floats, which: NDArray[np.intp], bold: Any, threads: int) 
 
     in_chunks(work, len(bold), bold.shape[1], threads)
     return betas
+
+
+def _refuse_twins(own: Doubles) -> None:
+    """Raise where two regressors are the same but for their scale: least squares would give both what belongs to the pair."""
+    unit = own / np.linalg.norm(own, axis=0)
+    common = (unit.T @ unit) ** 2
+    np.fill_diagonal(common, 0.0)
+    refuse(common.max(axis=0, initial=0.0) >= 1 - TOLERANCE, "the regressors are collinear with each other")
 
 
 def _inverse(normal: Doubles) -> Doubles:

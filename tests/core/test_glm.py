@@ -10,7 +10,16 @@ from nilearn.glm.first_level import run_glm
 
 from bids_brainlm.core import chunks, glm
 from bids_brainlm.core.design import nuisance, trial_design
-from bids_brainlm.core.glm import lsa, lsa_weights, lss, lss_weights, percent_signal_change, usable
+from bids_brainlm.core.glm import (
+    lsa,
+    lsa_weights,
+    lss,
+    lss_weights,
+    percent_scale,
+    percent_signal_change,
+    refuse_non_finite,
+    usable,
+)
 from bids_brainlm.registry import estimators
 
 ESTIMATORS = ["lsa", "lss"]
@@ -137,19 +146,29 @@ def test_the_series_is_never_copied_whole(run, name):
     assert peak < betas.nbytes + 3 * chunks.CHUNK_BYTES < 0.8 * bold.nbytes * 2
 
 
-def test_lsa_names_trials_that_are_the_same_event(run):
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_trials_that_are_the_same_event_are_named(run, name):
     bold, trials, others, *_ = run
     doubled = trials.copy()
     doubled[:, 11] = 2 * doubled[:, 4]
-    with pytest.raises(ValueError, match=r"trial\(s\) 4, 11: the regressors are collinear"):
-        lsa(bold, doubled, others)
-    np.testing.assert_allclose(lss_weights(doubled, others), lss_by_pinv(doubled, others), atol=1e-10)
+    with pytest.raises(ValueError, match=r"trial\(s\) 4, 11: the regressors are collinear with each other"):
+        estimators.get(name)(bold, doubled, others)
+
+
+def test_lsa_names_trials_that_others_add_up_to(run):
+    bold, trials, others, *_ = run
+    blended = trials.copy()
+    blended[:, 11] = blended[:, 4] - blended[:, 7]
+    with pytest.raises(ValueError, match=r"trial\(s\) 4, 7, 11: the regressors are collinear with each other"):
+        lsa(bold, blended, others)
+    np.testing.assert_allclose(lss_weights(blended, others), lss_by_pinv(blended, others), atol=1e-10)
 
 
 def test_lss_names_trials_that_cannot_be_told_from_the_others(run):
     bold, trials, others, *_ = run
-    with pytest.raises(ValueError, match=r"trial\(s\) 0, 1: the regressor is collinear with the sum"):
-        lss(bold, trials[:, [4, 4]], others)
+    opposite = np.column_stack([trials[:, 4], trials[:, 7], trials[:, 9] - trials[:, 7]])
+    with pytest.raises(ValueError, match=r"trial\(s\) 0: the regressor is collinear with the sum"):
+        lss(bold, np.column_stack([opposite.sum(axis=1), opposite]), others)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -183,19 +202,22 @@ def test_shapes_must_agree(run, name):
 
 def faulty_series():
     rng = np.random.default_rng(7)
-    bold = (rng.standard_normal((50, 8)) * 20 + 1000).astype(np.float32)
+    bold = (rng.standard_normal((50, 9)) * 20 + 1000).astype(np.float32)
     bold[:, 1] = 0
     bold[:, 2] = 731.7
     bold[4, 3] = np.nan
     bold[9, 4] = np.inf
     bold[:, 5] -= bold[:, 5].mean()
     bold[:, 6] *= -1
-    return bold, np.array([True, False, False, False, False, False, True, True])
+    bold[:, 8] = np.where(np.arange(50) % 2, np.float32(731.7), np.nextafter(np.float32(731.7), np.float32(1000)))
+    return bold, np.array([True, False, False, False, False, False, True, True, False])
 
 
 def test_usable_finds_planted_faults():
     bold, expected = faulty_series()
     np.testing.assert_array_equal(usable(bold), expected)
+    np.testing.assert_array_equal(usable(bold.astype(np.float64), threads=2), expected)
+    np.testing.assert_array_equal(usable(bold[:, expected].astype(np.int16)), True)
 
 
 def test_percent_signal_change_is_relative_to_each_mean():
@@ -208,3 +230,56 @@ def test_percent_signal_change_is_relative_to_each_mean():
     np.testing.assert_allclose(percent_signal_change(3 * bold)[:, good], change[:, good], atol=1e-4)
     # A negative mean does not turn activity upside down.
     assert np.corrcoef(change[:, 6], bold[:, 6])[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("noise_model", ["ols", "ar1"])
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_scaled_betas_are_those_of_percent_signal_change(run, name, noise_model):
+    bold, trials, others, *_ = run
+    bold = bold + np.float32(900)
+    estimate = estimators.get(name)
+    scaled = estimate(bold, trials, others, noise_model=noise_model) * percent_scale(bold)
+    # Rho of a unit next to the edge of a bin may fall to either side.
+    expected = estimate(percent_signal_change(bold), trials, others, noise_model=noise_model)
+    same = np.isclose(scaled, expected, atol=1e-5).all(axis=0)
+    assert same.mean() > (0.99 if noise_model == "ols" else 0.9)
+
+
+def test_scale_is_missing_where_a_unit_is_not_usable():
+    bold, good = faulty_series()
+    np.testing.assert_array_equal(np.isfinite(percent_scale(bold)), good)
+    np.testing.assert_allclose(percent_scale(bold)[good], 100 / np.abs(bold[:, good].mean(axis=0, dtype=float)))
+
+
+@pytest.mark.parametrize("noise_model", ["ols", "ar1"])
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_a_run_of_nothing_but_zeros_has_no_usable_unit_and_no_response(run, name, noise_model):
+    bold, trials, others, *_ = run
+    nothing = np.zeros_like(bold)
+    assert not usable(nothing).any()
+    assert (estimators.get(name)(nothing, trials, others, noise_model=noise_model) == 0).all()
+    assert estimators.get(name)(nothing[:, :0], trials, others, noise_model=noise_model).shape == (30, 0)
+
+
+def test_the_first_value_that_is_not_finite_is_named():
+    bold, _ = faulty_series()
+    with pytest.raises(ValueError, match=r"volume 4 of unit 3 is nan; 2 unit\(s\) have values"):
+        refuse_non_finite(bold)
+    bold[4, 3] = 1
+    with pytest.raises(ValueError, match=r"volume 9 of unit 4 is inf; 1 unit\(s\) have values"):
+        refuse_non_finite(bold)
+    bold[9, 4] = 1
+    bold[:, [0, 7]] = np.nan
+    refuse_non_finite(bold)
+    assert not usable(bold)[[0, 7]].any()
+    bold[:, 6] = -np.inf
+    with pytest.raises(ValueError, match="volume 0 of unit 6 is -inf"):
+        refuse_non_finite(bold)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_threads_do_not_show(run, name, monkeypatch):
+    bold, trials, others, *_ = run
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 5 * 4 * len(bold))
+    estimate = estimators.get(name)
+    np.testing.assert_array_equal(estimate(bold, trials, others, threads=3), estimate(bold, trials, others))
