@@ -90,11 +90,12 @@ def trial_designs(onsets: Any, durations: Any, frame_times: Any, kernels: Any, s
     Returns
     -------
     (H, T, n) float64
+        0 where a trial leaves no response within the run under a kernel (a late one).
 
     Raises
     ------
     ValueError
-        As `trial_design`, where a trial must leave a response within the run under every kernel.
+        As `trial_design`, where a trial must leave a response within the run under one kernel at least.
     """
     kernels = np.asarray(kernels, dtype=np.float64)
     if kernels.ndim != 2 or kernels.shape[1] < 2 or not step > 0:
@@ -120,8 +121,8 @@ def _designs(onsets: Any, durations: Any, frame_times: Any, responses: Callable[
     designs = _convolved_at(frames, grid, start, stop, steps)
     full = np.minimum((stop - start) * kernels.max(axis=1)[:, None], steps.max(axis=1)[:, None])
     late = np.abs(designs).max(axis=1, initial=0.0) <= WEAKEST * full
-    refuse(late.any(axis=0), f"response lies outside the run (volumes from {frames[0]:g} to {frames[-1]:g} s)")
-    return designs
+    refuse(late.all(axis=0), f"response lies outside the run (volumes from {frames[0]:g} to {frames[-1]:g} s)")
+    return np.where(late[:, None], 0.0, designs)
 
 
 def _resampled(kernels: Doubles, step: float, fine: float) -> Doubles:
