@@ -47,8 +47,8 @@ def read_matrix(npy: Path, trials_tsv: Path) -> tuple[Any, pd.DataFrame]:
 
     Returns
     -------
-    data : (n, V) float32
-        Memory map, or an array when the file holds another type of number.
+    data : (n, V)
+        Memory map, of the numbers that the file holds.
     trials : DataFrame
         In the order of the rows, which is the order of the matrix.
 
@@ -69,7 +69,7 @@ def read_matrix(npy: Path, trials_tsv: Path) -> tuple[Any, pd.DataFrame]:
     trials = read_trials(trials_tsv)
     if len(trials) != len(data):
         raise InputError(f"{len(trials)} row(s)", trials_tsv, expected=f"{len(data)}, one for each row of {npy.name}")
-    return (data if data.dtype == np.float32 else np.asarray(data, dtype=np.float32)), trials
+    return data, trials
 
 
 def _refuse_pickled(npy: Path) -> None:

@@ -32,12 +32,19 @@ def recording_of(trials: Trials, config: Config) -> Recording:
     if config.estimate.center != "none":
         labels = trials.table[config.estimate.center].to_numpy(str)
         try:
-            data = center(data, labels, None if trials.scratch is None else scratch(trials.scratch, data.shape))
+            data = center(data, labels, _beside(trials))
         except ValueError as error:
             remedy = "set estimate.center to session or none, or leave the run out"
             raise InputError(f"responses cannot be centred: {error}", trials.path, remedy=remedy) from error
     runs = pd.factorize(trials.table["run"].astype(str))[0]
     return Recording(data, "percent signal change", "beta", trials.table["onset"].to_numpy(float), runs, trials.sources)
+
+
+def _beside(trials: Trials) -> Any:
+    """Where the centred responses go: over themselves in scratch, which nobody else reads; not over a file of the user's."""
+    if trials.scratch is None:
+        return None
+    return trials.data if trials.data.flags.writeable else scratch(trials.scratch, trials.data.shape)
 
 
 def examples_of(request: Request, trials: Trials) -> Examples:

@@ -1,7 +1,8 @@
 """Single-trial responses of a participant, wherever they come from, with one table row each; and their parcel means.
 
-With ``--low-mem`` matrices of all trials lie in *scratch*: files of the work folder that have no name, are mapped into
-memory, and are gone with the process, however it ends.
+Where all trials together would take more than a quarter of the memory that may be planned with, and always with ``--low-mem``,
+matrices of them lie in *scratch*: files of the work folder that have no name, are mapped into memory, and are gone with the
+process, however it ends. What reads them goes through them in blocks, so that memory does not grow with the number of sessions.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bids_brainlm.config import Request
+from bids_brainlm.config import Request, gigabytes
 from bids_brainlm.core.parcels import parcel_means
 from bids_brainlm.core.types import Floats, Parcellation
 from bids_brainlm.errors import InputError, OutputError
@@ -26,8 +27,11 @@ from bids_brainlm.io.betas import read_betas, read_trials, write_parcel_means
 from bids_brainlm.io.matrices import BetaFiles, find_betas, read_matrix
 from bids_brainlm.io.names import parse
 from bids_brainlm.io.surfaces import Geometry
-from bids_brainlm.stages import cache
+from bids_brainlm.stages import cache, resources
 from bids_brainlm.stages.estimate import runs_of, stem
+
+IN_MEMORY = 0.25
+"""Share of the memory that may be planned with up to which the responses of a participant are kept there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +65,7 @@ class Trials:
 
 
 def load_trials(request: Request, participant: str) -> Trials:
-    """Responses of all runs, one after the other; with ``--low-mem`` in scratch, one run in memory at a time.
+    """Responses of all runs, one after the other; in scratch where they are large, and then one run in memory at a time.
 
     Raises
     ------
@@ -71,26 +75,38 @@ def load_trials(request: Request, participant: str) -> Trials:
         When there is no room for scratch.
     """
     files = _files(request, participant)
-    folder = request.work_dir / "low-mem" if request.config.run.low_mem else None
+    n_rows = sum(map(_n_rows, files))
     parts: list[Trials] = []
-    blocks: list[Any] = []
-    data: Any = None
+    data, folder, start = None, None, 0
     for item in files:
         part = _ready(item, request)
         _refuse_other_columns(part, (parts or [part])[0])
-        if folder is None or len(files) == 1:
-            blocks.append(part.data)
-        else:
-            data = scratch(folder, (sum(map(_n_rows, files)), part.data.shape[1])) if data is None else data
-            start = sum(len(earlier.table) for earlier in parts)
+        if data is None:
+            folder = _scratch_folder(request, 4 * n_rows * part.data.shape[1])
+            data = _room(part.data, n_rows, folder)
+        if data is not part.data:
             data[start : start + len(part.data)] = part.data
+        start += len(part.data)
         parts.append(dataclasses.replace(part, data=None))
-    if blocks:
-        data = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
     table = pd.concat([part.table for part in parts], ignore_index=True)
     task = "+".join(dict.fromkeys(part.task for part in parts))
     sources = tuple(uri for part in parts for uri in part.sources)
     return Trials(data, parts[0].geometry, table, parts[0].path, sources, task, folder)
+
+
+def _scratch_folder(request: Request, n_bytes: int) -> Path | None:
+    """Where matrices of so many bytes go; None for memory."""
+    settings = request.config.run
+    most = IN_MEMORY * 2**30 * (gigabytes(settings.memory) or resources.memory_gb())
+    return request.work_dir / "low-mem" if settings.low_mem or n_bytes > most else None
+
+
+def _room(first: Any, n_rows: int, folder: Path | None) -> Any:
+    """Where all rows go, given the responses that are read first: those themselves, when there are no others to put beside."""
+    shape = (n_rows, first.shape[1])
+    if first.shape == shape and first.dtype == np.float32:
+        return first
+    return np.empty(shape, dtype=np.float32) if folder is None else scratch(folder, shape)
 
 
 def scratch(folder: Path, shape: tuple[int, int]) -> Floats:
@@ -113,7 +129,7 @@ def scratch(folder: Path, shape: tuple[int, int]) -> Floats:
             return np.memmap(file, np.float32, "r+", shape=shape)
     except OSError as error:
         what = f"no room for {n_bytes / 1e9:.1f} GB of responses ({error.strerror})"
-        remedy = "free some space, choose another work folder (-w), or leave out --low-mem"
+        remedy = "free some space, choose another work folder (-w), or give the run more memory (--mem)"
         raise OutputError(what, folder, remedy=remedy) from error
 
 

@@ -196,12 +196,13 @@ def test_matrices_of_the_wrong_form(tmp_path: Path, array: np.ndarray, message: 
         read_matrix(path, table)
 
 
-def test_other_numbers_become_float32(tmp_path: Path) -> None:
+def test_other_numbers_are_mapped_too(tmp_path: Path) -> None:
     path, table = tmp_path / "sub-1_betas.npy", tmp_path / "sub-1_trials.tsv"
     table.write_text("onset\n1\n2\n")
     np.save(path, np.arange(4.0).reshape(2, 2))
     data, _ = read_matrix(path, table)
-    assert data.dtype == np.float32
+    assert isinstance(data, np.memmap)
+    assert data.dtype == np.float64
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(InputError, match="damaged"):
         read_matrix(path, table)
