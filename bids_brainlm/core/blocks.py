@@ -61,10 +61,13 @@ class Model:
         """With orthonormal components (T, K), free of the nuisance, as further nuisance."""
         return Model(self.run, np.column_stack([self.nuisance, components]), without(self.trials, components))
 
-    def independent(self) -> Bools:
-        """(H,) shapes under which every trial has a response of its own."""
+    def independent(self, shortest: float) -> Bools:
+        """(H,) shapes under which every trial has a response of its own, no shorter than that share of the median trial's.
+
+        A late shape leaves little of a trial at the end of a run, and its beta would be noise.
+        """
         lengths = np.linalg.norm(self.trials, axis=1, keepdims=True)
-        there = (lengths > INDEPENDENT * lengths.max(initial=0.0)).all(axis=(1, 2))
+        there = (lengths > shortest * np.median(lengths, axis=2, keepdims=True)).all(axis=(1, 2))
         unit = self.trials / np.where(lengths > 0, lengths, 1.0)
         return np.asarray(there & (np.linalg.eigvalsh(unit.transpose(0, 2, 1) @ unit)[:, 0] > INDEPENDENT))
 

@@ -34,6 +34,9 @@ Doubles = NDArray[np.float64]
 
 DEFAULTS = Options()
 
+SHORTEST = 0.05
+"""Share of the median trial's regressor that the least one's must have under a shape, if any shape has that."""
+
 FEWEST_UNITS = 50
 """Units that a noise pool must have."""
 
@@ -151,18 +154,21 @@ class _Tuner:
     def __init__(self, estimator: Tuned, runs: list[Run], used: list[Run], options: Options) -> None:
         self.estimator, self.options, self.runs = estimator, options, runs
         self.trials = Trials.of(used)
-        models = [Model.of(run, options.shapes, options.step) for run in runs]
+        models = [self._model(i) for i in range(len(runs))]
         self.every = models
         self.models = [model for model, run in zip(models, runs, strict=True) if any(run is other for other in used)]
         self.left_out: dict[str, str] = {}
         self.fit = "lsa"
 
+    def _model(self, index: int) -> Model:
+        try:
+            return Model.of(self.runs[index], self.options.shapes, self.options.step)
+        except ValueError as error:
+            raise ValueError(f"run {index + 1} of {len(self.runs)}: {error}") from error
+
     def tuning(self) -> Tuning:
         """All steps, one after the other."""
-        allowed = np.logical_and.reduce([model.independent() for model in self.models])
-        if not allowed.any():
-            self._leave_out(STEPS[1:], "the trials of a run cannot be told apart in one model")
-            self.fit, allowed = "lss", np.ones_like(allowed)
+        allowed = self._candidates()
         if not self.trials.rows.size:
             self._leave_out(STEPS[1:], "no stimulus is repeated in another run")
         r2, pool, pools, usable = self._pool()
@@ -192,6 +198,21 @@ class _Tuner:
             model=self.fit,
             hrf_choice=how,
         )
+
+    def _candidates(self) -> Bools:
+        """(H,) shapes that may be chosen: all of them where trials are to be estimated separately."""
+        for shortest in (SHORTEST, 0.0):
+            allowed: Bools = np.logical_and.reduce([model.independent(shortest) for model in self.models])
+            if allowed.any():
+                return allowed
+        self._leave_out(STEPS[1:], "the trials of a run cannot be told apart in one model")
+        self.fit = "lss"
+        for i, model in enumerate(self.models):
+            try:
+                glm.lss_weights(model.trials[0], model.nuisance)
+            except ValueError as error:
+                raise ValueError(f"run {i + 1} of {len(self.models)}: {error}") from error
+        return np.ones_like(allowed)
 
     def _takes(self, step: str) -> bool:
         return step in self.estimator.steps and step not in self.left_out
