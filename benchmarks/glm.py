@@ -1,14 +1,17 @@
-"""Single-trial betas against nilearn: how much faster, and whether they are equal.
+"""Single-trial betas against nilearn: how much faster, with how much memory, and whether they are equal.
 
 A synthetic session of six runs on fsaverage5 (``--small``: one run of 2,000 vertices): 200 volumes a run (TR 2 s), 60 trials of
-1 s at least 2 s apart, cosine drifts at 1/128 Hz and six confounds. nilearn has no LSA or LSS of its own; what is compared is
-what its users write:
+1 s at least 2 s apart, cosine drifts at 1/128 Hz, six confounds, and noise with an autocorrelation of 0 to .5. nilearn has no LSA
+or LSS of its own; what is compared is what its users write:
 
-- ``run_glm`` on arrays with one regressor a trial (LSA), the betas taken from the fitted model;
-- ``FirstLevelModel`` on an image, one contrast a trial (LSA);
-- either of them once a trial (LSS), extrapolated to all trials from a few fits.
+- ``FirstLevelModel`` on an image, one contrast a trial (LSA); with OLS it is the measure that all times are given in;
+- ``run_glm`` on arrays with one regressor a trial, the betas taken from the fitted models (LSA);
+- either of them once a trial (LSS), extrapolated to all trials from a few fits. With AR(1) each of these fits estimates a rho of
+  its own; ours takes that of the model of all trials, as nilearn's LSA does, so LSS with AR(1) is compared in time only
+  (``tests/core/test_autoregression.py`` holds it equal to nilearn's fits with the same rho).
 
-CPU seconds of one process; the design matrices are made beforehand and timed apart.
+Designs are made beforehand and timed apart. One thread: CPU seconds, fastest of three rounds. Two threads: wall seconds, and how
+much faster that is than one thread.
 
     OMP_NUM_THREADS=1 python benchmarks/glm.py [--small]
 """
@@ -20,6 +23,7 @@ import os
 import time
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import nibabel
@@ -28,17 +32,45 @@ import pandas as pd
 from nilearn.glm.first_level import FirstLevelModel, compute_regressor, run_glm
 from nilearn.maskers import NiftiMasker
 
-from bids_brainlm.core.design import nuisance, trial_design
+from bids_brainlm.core.design import nuisance, trial_design, trial_designs
 from bids_brainlm.core.glm import lsa, lss
 
-TR, N_VOLUMES, N_TRIALS, LSS_FITS = 2.0, 200, 60, 4
+TR, N_VOLUMES, N_TRIALS, LSS_FITS, ROUNDS = 2.0, 200, 60, 4, 3
 FRAMES = TR * np.arange(N_VOLUMES)
+ESTIMATORS = {"LSA": lsa, "LSS": lss}
+NOISE = {"ols": "", "ar1": " AR(1)"}
+MOVED = {"ols": 0.0, "ar1": 2e-3}  # share of units whose rho may be in the next bin
 
 
-def session(n_runs: int, n_vertices: int) -> list[tuple[Any, ...]]:
-    """For each run: bold (T, V) float32, trials (T, n), nuisance (T, q), onsets (n,)."""
+@dataclass
+class Session:
+    """Series (T, V), trials (T, n), nuisance (T, q) and onsets (n,) of each run, and nilearn's image and design of it."""
+
+    bold: list[Any]
+    trials: list[Any]
+    nuisance: list[Any]
+    onsets: list[Any]
+    images: list[Any]
+    tables: list[Any]
+    mask: Any
+
+    def ours(self, name: str, noise_model: str, threads: int = 1) -> Any:
+        runs = zip(self.bold, self.trials, self.nuisance, strict=True)
+        return np.vstack([ESTIMATORS[name](*run, noise_model=noise_model, threads=threads) for run in runs])
+
+
+def noise(rng: Any, n_vertices: int) -> Any:
+    """(T, V) AR(1), rho 0 to .5 by vertex."""
+    rho = np.linspace(0, 0.5, n_vertices, dtype=np.float32)
+    series = rng.standard_normal((N_VOLUMES, n_vertices), dtype=np.float32)
+    for before, now in zip(series[:-1], series[1:], strict=True):
+        now += rho * before
+    return series
+
+
+def session(n_runs: int, n_vertices: int) -> Session:
     rng = np.random.default_rng(0)
-    runs = []
+    found = Session([], [], [], [], [], [], None)
     for _ in range(n_runs):
         gaps = rng.uniform(2, 8, N_TRIALS)
         onsets = np.cumsum(gaps) * (FRAMES[-1] - 20) / gaps.sum()
@@ -46,134 +78,147 @@ def session(n_runs: int, n_vertices: int) -> list[tuple[Any, ...]]:
         others = nuisance(FRAMES, 1 / 128, rng.standard_normal((N_VOLUMES, 6)))
         betas = rng.standard_normal((N_TRIALS, n_vertices), dtype=np.float32) + 1
         drift = others.astype(np.float32) @ rng.standard_normal((others.shape[1], n_vertices), dtype=np.float32)
-        noise = rng.standard_normal((N_VOLUMES, n_vertices), dtype=np.float32)
-        runs.append((trials.astype(np.float32) @ betas + drift + noise + 100, trials, others, onsets))
-    return runs
+        bold = trials.astype(np.float32) @ betas + drift + noise(rng, n_vertices) + 100
+        columns = [f"trial{i}" for i in range(N_TRIALS)] + [f"nuisance{i}" for i in range(others.shape[1])]
+        found.bold.append(bold)
+        found.trials.append(trials)
+        found.nuisance.append(others)
+        found.onsets.append(onsets)
+        found.images.append(nibabel.Nifti1Image(np.ascontiguousarray(bold.T)[:, None, None], np.eye(4)))
+        found.tables.append(pd.DataFrame(np.column_stack([trials, others]), columns=columns, index=FRAMES))
+    mask = nibabel.Nifti1Image(np.ones((n_vertices, 1, 1), dtype=np.uint8), np.eye(4))
+    found.mask = NiftiMasker(mask, standardize=None).fit()
+    return found
 
 
-def cpu_seconds(work: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
+def fitted(bold: Any, design: Any, noise_model: str) -> Any:
+    """(p, V) parameters of nilearn's models."""
+    labels, results = run_glm(bold, np.asarray(design), noise_model=noise_model)
+    theta = np.empty((design.shape[1], bold.shape[1]))
+    for label, result in results.items():
+        theta[:, labels == label] = result.theta
+    return theta
+
+
+def contrasts(image: Any, design: Any, mask: Any, noise_model: str, n_contrasts: int) -> Any:
+    """(n_contrasts, V) effect sizes of the first columns of a FirstLevelModel."""
+    model = FirstLevelModel(mask_img=mask, noise_model=noise_model, signal_scaling=False).fit(image, design_matrices=design)
+    each = (model.compute_contrast(row, output_type="effect_size") for row in np.eye(design.shape[1])[:n_contrasts])
+    return np.array([contrast.get_fdata(dtype=np.float32).ravel() for contrast in each])
+
+
+def lss_tables(table: Any) -> Any:
+    """Designs of the first trials of a run, each in a model of its own."""
+    trials, others = table.iloc[:, :N_TRIALS], table.iloc[:, N_TRIALS:]
+    for i in range(LSS_FITS):
+        own = pd.DataFrame({"trial": trials.iloc[:, i], "rest": trials.drop(columns=trials.columns[i]).sum(axis=1)})
+        yield pd.concat([own, others], axis=1)
+
+
+def nilearn_arrays(data: Session, name: str, noise_model: str) -> Any:
+    if name == "LSS":
+        return np.vstack([fitted(data.bold[0], design, noise_model)[:1] for design in lss_tables(data.tables[0])])
+    pairs = zip(data.bold, data.tables, strict=True)
+    return np.vstack([fitted(bold, design, noise_model)[:N_TRIALS] for bold, design in pairs])
+
+
+def nilearn_model(data: Session, name: str, noise_model: str) -> Any:
+    if name == "LSS":
+        designs = lss_tables(data.tables[0])
+        return np.vstack([contrasts(data.images[0], design, data.mask, noise_model, 1) for design in designs])
+    pairs = zip(data.images, data.tables, strict=True)
+    return np.vstack([contrasts(image, design, data.mask, noise_model, N_TRIALS) for image, design in pairs])
+
+
+def timed(work: Callable[[], Any], clock: Callable[[], float] = time.process_time, rounds: int = 1) -> tuple[float, Any]:
     """Fastest of a few rounds, and the result."""
     seconds = []
-    for _ in range(repeats):
-        start = time.process_time()
+    for _ in range(rounds):
+        start = clock()
         result = work()
-        seconds.append(time.process_time() - start)
+        seconds.append(clock() - start)
     return min(seconds), result
 
 
-def fitted(bold: Any, design: Any) -> Any:
-    """(p, V) parameters of nilearn's OLS model."""
-    _, results = run_glm(bold, design, noise_model="ols")
-    (model,) = results.values()
-    return model.theta
-
-
-def nilearn_designs(runs: list[tuple[Any, ...]]) -> Any:
-    return [
-        np.hstack([compute_regressor(np.array([[onset], [1.0], [1.0]]), "glover", FRAMES)[0] for onset in onsets])
-        for *_, onsets in runs
-    ]
-
-
-def nilearn_lsa(runs: list[tuple[Any, ...]]) -> Any:
-    return np.vstack([fitted(bold, np.column_stack([trials, others]))[:N_TRIALS] for bold, trials, others, _ in runs])
-
-
-def nilearn_lss(runs: list[tuple[Any, ...]], n_fits: int) -> Any:
-    """The first trials of the first run, each in a model of its own."""
-    bold, trials, others, _ = runs[0]
-    designs = (np.column_stack([trials[:, i], trials.sum(axis=1) - trials[:, i], others]) for i in range(n_fits))
-    return np.vstack([fitted(bold, design)[:1] for design in designs])
-
-
-def model_betas(image: Any, design: Any, mask: Any, n_contrasts: int) -> Any:
-    """(n_contrasts, V) effect sizes of the first columns of a FirstLevelModel."""
-    model = FirstLevelModel(mask_img=mask, noise_model="ols", signal_scaling=False).fit(image, design_matrices=design)
-    contrasts = (model.compute_contrast(row, output_type="effect_size") for row in np.eye(design.shape[1])[:n_contrasts])
-    return np.array([contrast.get_fdata(dtype=np.float32).ravel() for contrast in contrasts])
-
-
-def nilearn_model_lsa(images: list[tuple[Any, Any]], mask: Any) -> Any:
-    """One FirstLevelModel a run and one contrast a trial; images and designs are made beforehand."""
-    return np.vstack([model_betas(image, design, mask, N_TRIALS) for image, design in images])
-
-
-def nilearn_model_lss(images: list[tuple[Any, Any]], mask: Any, n_fits: int) -> Any:
-    """One FirstLevelModel a trial, for the first trials of the first run."""
-    image, design = images[0]
-    betas = []
-    for i in range(n_fits):
-        trials, others = design.iloc[:, :N_TRIALS], design.iloc[:, N_TRIALS:]
-        own = pd.DataFrame({"trial": trials.iloc[:, i], "rest": trials.drop(columns=trials.columns[i]).sum(axis=1)})
-        betas.append(model_betas(image, pd.concat([own, others], axis=1), mask, 1))
-    return np.vstack(betas)
-
-
-def as_images(runs: list[tuple[Any, ...]]) -> tuple[list[tuple[Any, Any]], Any]:
-    """The series of each run as a NIfTI image (V, 1, 1, T) with its design as a table, and a mask of all vertices."""
-    images = []
-    for bold, trials, others, _ in runs:
-        columns = [f"trial{i}" for i in range(trials.shape[1])] + [f"nuisance{i}" for i in range(others.shape[1])]
-        table = pd.DataFrame(np.column_stack([trials, others]), columns=columns, index=FRAMES)
-        images.append((nibabel.Nifti1Image(np.ascontiguousarray(bold.T)[:, None, None], np.eye(4)), table))
-    mask = nibabel.Nifti1Image(np.ones((runs[0][0].shape[1], 1, 1), dtype=np.uint8), np.eye(4))
-    return images, NiftiMasker(mask, standardize=None).fit()
-
-
-def extra_memory(work: Callable[[], Any]) -> tuple[float, float]:
-    """MB of the result, and of everything else that was held at the worst moment."""
+def peak_memory(work: Callable[[], Any]) -> float:
+    """MB that were held at the worst moment beside the input."""
     tracemalloc.start()
-    result = work()
+    work()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return result.nbytes / 1e6, (peak - result.nbytes) / 1e6
+    return peak / 1e6
 
 
-def line(name: str, seconds: float, base: float, difference: float | None = None) -> None:
-    equal = "" if difference is None else f"  largest difference {difference:.1e}"
-    print(f"{name:60s} {seconds:9.3f} s  {seconds / base:7.1f}x{equal}")
+def apart(ours: Any, theirs: Any) -> tuple[float, float]:
+    """Largest difference in units that agree to 1e-3, and the share of units that do not (rho in the next bin)."""
+    difference = np.abs(ours[: len(theirs)] - theirs).max(axis=0)
+    equal = difference <= 1e-3
+    return float(difference[equal].max(initial=0.0)), float(1 - equal.mean())
+
+
+def designs(data: Session) -> None:
+    """Print what the regressors take."""
+    durations = np.ones(N_TRIALS)
+    kernels = np.random.default_rng(1).uniform(size=(20, 321))
+    ours, found = timed(lambda: [trial_design(onsets, durations, FRAMES) for onsets in data.onsets], rounds=ROUNDS)
+    many, _ = timed(lambda: [trial_designs(onsets, durations, FRAMES, kernels) for onsets in data.onsets], rounds=ROUNDS)
+    columns = [
+        [compute_regressor(np.array([[t], [1.0], [1.0]]), "glover", FRAMES)[0] for t in times] for times in data.onsets[:1]
+    ]
+    theirs, _ = timed(lambda: [compute_regressor(np.array([[t], [1.0], [1.0]]), "glover", FRAMES) for t in data.onsets[0]])
+    difference = np.abs(found[0] - np.hstack(columns[0])).max()
+    if difference > 1e-9:
+        raise SystemExit(f"designs differ by {difference:.1e}")
+    print(
+        f"designs: ours {ours:.4f} s, under 20 responses {many:.4f} s; nilearn {theirs * len(data.onsets):.3f} s (from one run)"
+    )
+
+
+def row(data: Session, name: str, noise_model: str, measure: float) -> bool:
+    """Print one estimator beside its peers; whether its betas are theirs."""
+    ours, betas = timed(lambda: data.ours(name, noise_model), rounds=ROUNDS)
+    one, two = (timed(lambda n=n: data.ours(name, noise_model, n), time.perf_counter, ROUNDS)[0] for n in (1, 2))
+    scale = len(betas) / LSS_FITS if name == "LSS" else 1
+    times, differences = [], []
+    for peer in (nilearn_model, nilearn_arrays):
+        seconds, theirs = timed(lambda peer=peer: peer(data, name, noise_model))
+        times.append(f"{seconds * scale:9.2f} s {seconds * scale / ours:5.0f} x")
+        differences.append(apart(betas, theirs))
+    compared = name == "LSA" or noise_model == "ols"
+    difference, moved = max(differences)
+    shown = f"{difference:.0e}  {moved:.1e}" if compared else "(another rho)"
+    print(
+        f"{name + NOISE[noise_model]:10s}{ours:8.3f} s {ours / measure:6.3f} x{two:10.3f} s {one / two:5.2f} x"
+        f"{times[0]:>20s}{times[1]:>20s}  {shown}"
+    )
+    return not compared or moved <= MOVED[noise_model]
+
+
+def memory(data: Session) -> None:
+    """Print the peak for one run."""
+    bold, series = data.bold[0], data.bold[0].nbytes / 1e6
+    for noise_model, label in NOISE.items():
+        ours = peak_memory(lambda model=noise_model: lsa(bold, data.trials[0], data.nuisance[0], noise_model=model))
+        theirs = peak_memory(lambda model=noise_model: fitted(bold, data.tables[0], model))
+        print(
+            f"memory beside the {series:.0f} MB of one run, betas included, LSA{label}: {ours:.0f} MB; run_glm: {theirs:.0f} MB"
+        )
 
 
 def compare(n_runs: int, n_vertices: int) -> None:
     """Time, compare and print; SystemExit where betas differ by more than rounding."""
-    runs = session(n_runs, n_vertices)
-    images, mask = as_images(runs)
+    data = session(n_runs, n_vertices)
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     print(f"{n_runs} run(s) x {N_VOLUMES} volumes, {N_TRIALS} trials a run, {n_vertices} vertices; OMP_NUM_THREADS={threads}")
-
-    base, designs = cpu_seconds(lambda: [trial_design(onsets, np.ones(N_TRIALS), FRAMES) for *_, onsets in runs], 5)
-    seconds, reference = cpu_seconds(lambda: nilearn_designs(runs))
-    differences = [np.abs(np.array(designs) - np.array(reference)).max()]
-    line("trial_design", base, base)
-    line("nilearn compute_regressor, one a trial", seconds, base, differences[-1])
-
-    base, betas = cpu_seconds(lambda: np.vstack([lsa(bold, trials, others) for bold, trials, others, _ in runs]), 5)
-    line("lsa", base, base)
-    for name, work in (
-        ("nilearn run_glm, LSA", lambda: nilearn_lsa(runs)),
-        (f"nilearn FirstLevelModel, {len(betas)} contrasts", lambda: nilearn_model_lsa(images, mask)),
-    ):
-        seconds, reference = cpu_seconds(work)
-        differences.append(np.abs(betas - reference).max())
-        line(name, seconds, base, differences[-1])
-
-    base, betas = cpu_seconds(lambda: np.vstack([lss(bold, trials, others) for bold, trials, others, _ in runs]), 5)
-    line("lss", base, base)
-    for name, work in (
-        ("run_glm", lambda: nilearn_lss(runs, LSS_FITS)),
-        ("FirstLevelModel", lambda: nilearn_model_lss(images, mask, LSS_FITS)),
-    ):
-        seconds, reference = cpu_seconds(work)
-        differences.append(np.abs(betas[:LSS_FITS] - reference).max())
-        label = f"nilearn {name} loop, EXTRAPOLATED from {LSS_FITS} fits"
-        line(label, seconds * len(betas) / LSS_FITS, base, differences[-1])
-
-    bold, trials, others, _ = runs[0]
-    own, extra = extra_memory(lambda: lss(bold, trials, others))
-    print(f"memory of lss for one run: series {bold.nbytes / 1e6:.1f} MB, betas {own:.1f} MB, everything else {extra:.1f} MB")
-    if max(differences) > 1e-3:
-        raise SystemExit(f"betas differ by {max(differences):.1e}")
-    print(f"equal: largest difference {max(differences):.1e} where betas have a standard deviation of {betas.std():.1f}")
+    designs(data)
+    measure, reference = timed(lambda: nilearn_model(data, "LSA", "ols"), rounds=ROUNDS)
+    print(f"measure: nilearn FirstLevelModel, LSA, OLS, {len(reference)} contrasts: {measure:.2f} s")
+    print(f"{'':10s}{'one thread':>19s}{'two threads, wall':>20s}{'FirstLevelModel':>20s}{'run_glm':>20s}  differs  other bin")
+    equal = {name + NOISE[model]: row(data, name, model, measure) for model in NOISE for name in ESTIMATORS}
+    memory(data)
+    if not all(equal.values()):
+        raise SystemExit(f"betas differ: {', '.join(name for name, same in equal.items() if not same)}")
+    print(f"equal; betas have a standard deviation of {reference.std():.1f}")
 
 
 def main() -> None:
