@@ -119,10 +119,10 @@ class Estimate:
         "--hrf-library",
     )
     hrf_choice: str = setting(
-        "onoff",
-        "How the response of a vertex is chosen: onoff (one regressor for all trials), cv (cross-validated on repeats) or "
-        "insample (single trials; biased to wide responses).",
-        choices=("onoff", "cv", "insample"),
+        "auto",
+        "How the response of a vertex is chosen: cv (cross-validated on repeats), onoff (one regressor for all trials), insample "
+        "(single trials; biased to wide responses), or auto: cv where stimuli repeat across runs, else onoff.",
+        choices=("auto", "cv", "onoff", "insample"),
     )
     max_components: int = setting(10, "Largest number of nuisance components that denoise and auto may take.")
     tune_on: str = setting(

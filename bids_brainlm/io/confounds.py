@@ -22,6 +22,8 @@ ALIASES = {
 }  # fmt: skip
 """Column -> what fMRIPrep 1.0 called it."""
 
+DISPLACEMENT = "framewise_displacement"
+
 OPTIONAL = ("non_steady_state_outlier00", "motion_outlier00")
 """Columns of single volumes; a quiet run has none, so a wildcard for them may match nothing."""
 
@@ -69,6 +71,27 @@ def load_confounds(path: Path, patterns: Sequence[str]) -> Confounds:
     names = chosen_columns(patterns, list(table), path)
     values = np.column_stack([_numbers(table[name], name, path) for name in names]) if names else np.empty((len(table), 0))
     return Confounds(values, tuple(names), _leading_outliers(table, path))
+
+
+def load_motion(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """How much the head moved in every volume, and which volumes fMRIPrep calls outliers.
+
+    Returns
+    -------
+    displacement : (T,) float64
+        Framewise displacement in mm; nan where it is not known, as in the first volume.
+    outlier : (T,) bool
+        Volumes that a column ``motion_outlierXX`` marks; a quiet run has none.
+    """
+    table = read_tsv(path)
+    name = next((name for name in (DISPLACEMENT, ALIASES[DISPLACEMENT]) if name in table), None)
+    displacement = np.full(len(table), np.nan)
+    if name is not None:
+        displacement = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
+    outlier = np.zeros(len(table), dtype=np.bool_)
+    for column in (column for column in table if column.startswith("motion_outlier")):
+        outlier |= _numbers(table[column], column, path) != 0
+    return displacement, outlier
 
 
 def chosen_columns(patterns: Sequence[str], columns: list[str], path: Path) -> list[str]:

@@ -20,6 +20,9 @@ DETAILED = 10
 
 _HEAVY = ("train", "decode")
 
+_FROM = {"cifti": "from CIFTI", "native": "from T1w", "template": "from MNI, approximate"}
+"""Rung -> what is said of a run that has to be brought to its space."""
+
 
 def plan_text(request: Request, plans: Sequence[ParticipantPlan], faults: Sequence[BrainLMError] = ()) -> str:
     """Tables of participants and runs, totals, and all faults.
@@ -61,6 +64,8 @@ def _participant(plan: ParticipantPlan) -> list[str]:
         lines += _table([header, *(_row(plan, run) for run in plan.runs)])
     if plan.n_texts:
         lines.append(f"  {_counted(plan.n_stimuli, 'stimulus', 'stimuli')}, {_counted(plan.n_texts, 'text')}; {_folds(plan)}")
+    if plan.estimation:
+        lines += _wrapped(plan.estimation)
     if plan.memory_gb:
         lines += _wrapped("memory (GB): " + ", ".join(f"{kind} {gb:.1f}" for kind, gb in plan.memory_gb.items()))
         lines += _wrapped("time: " + (", ".join(f"{kind} {duration(s)}" for kind, s in plan.seconds.items()) or "unknown"))
@@ -73,7 +78,8 @@ def _row(plan: ParticipantPlan, run: RunPlan) -> tuple[str, ...]:
     name = run.name.removeprefix(f"sub-{plan.participant}_")
     name, space = _short(name, 36), _short(run.space, 20)
     tr = f"{run.tr:.3f}" if run.tr else "?"
-    return name, space, run.density, str(run.n_volumes or "?"), tr, str(run.n_trials), str(run.n_texts), run.note
+    note = run.note or _FROM.get(run.rung, "")
+    return name, space, run.density, str(run.n_volumes or "?"), tr, str(run.n_trials), str(run.n_texts), note
 
 
 def _short(text: str, width: int) -> str:

@@ -20,10 +20,10 @@ from bids_brainlm.io.series import SPACES
 from bids_brainlm.io.surfaces import Volume, common_mask
 from bids_brainlm.models import sources
 from bids_brainlm.stages.cache import Stage
-from bids_brainlm.stages.estimate import runs_of
 from bids_brainlm.stages.evaluate import load_facts
 from bids_brainlm.stages.plan import table_faults, unknown_names
 from bids_brainlm.stages.preflight import survey
+from bids_brainlm.stages.runs import runs_of
 
 PEEKED = 3
 """Participants that are asked what the responses look like before that is given up."""

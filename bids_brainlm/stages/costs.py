@@ -22,25 +22,31 @@ from bids_brainlm.config import Config, Request
 from bids_brainlm.errors import BrainLMError
 from bids_brainlm.models import sources
 
-KINDS = ("estimate", "parcellate", "train", "decode", "evaluate")
+KINDS = ("tune", "estimate", "parcellate", "train", "decode", "evaluate")
 """Kinds of stages, in order."""
+
+PER_RUN = ("estimate", "parcellate")
+"""Kinds of which there is one a run."""
+
+OF_BOLD = ("tune", *PER_RUN)
+"""Kinds that there are none of when responses are given."""
 
 MEASURED = "one thread of a 2-core cloud CPU, fsaverage 10k, a language model of 0.9 million parameters"
 """What the constants below were measured on."""
 
 GB = 2.0**30
 FLOAT = 4
-BASE_GB = {"estimate": 0.4, "parcellate": 0.4, "train": 0.5, "decode": 0.5, "evaluate": 0.5}
+BASE_GB = {"tune": 0.4, "estimate": 0.4, "parcellate": 0.4, "train": 0.5, "decode": 0.5, "evaluate": 0.5}
 """Memory of a process that has imported what the stage needs."""
 
-START = {"estimate": 0.5, "parcellate": 0.1, "train": 3.0, "decode": 2.0, "evaluate": 1.0}
+START = {"tune": 1.0, "estimate": 0.5, "parcellate": 0.1, "train": 3.0, "decode": 2.0, "evaluate": 1.0}
 """Seconds before the work of a stage begins."""
 
 PER_FOLD = {"train": 0.5, "decode": 0.3, "evaluate": 0.25}
 """Seconds that a fold adds whatever its size: loading the language model again, fitting the readouts."""
 
-SECONDS_PER_VALUE = {"estimate": 2e-7, "parcellate": 8e-8, "evaluate": 5e-7}
-"""Seconds a value of the series (estimate: volumes x vertices) or of the responses (the others: trials x vertices)."""
+SECONDS_PER_VALUE = {"tune": 8e-7, "estimate": 2e-7, "parcellate": 8e-8, "evaluate": 5e-7}
+"""Seconds a value of the series (tune and estimate: volumes x vertices) or of the responses (the others: trials x vertices)."""
 
 TRAINING_FLOPS, FORWARD_FLOPS = 5e10, 1.3e11
 """Operations a second with gradients, and without."""
@@ -184,6 +190,11 @@ def memory(kind: str, sizes: Sizes, config: Config, model: ModelSize) -> float:
     held = sizes.responses / GB * (0.2 if config.run.low_mem else 1.0)
     if kind == "estimate":
         return BASE_GB[kind] + max((_estimate_bytes(run, sizes.volume) for run in sizes.runs), default=0.0) / GB
+    if kind == "tune":
+        # All series, or one of them at a time beside those on disk.
+        series = [float(FLOAT * run[0] * run[2]) for run in sizes.runs]
+        run = max((_estimate_bytes(run, sizes.volume) for run in sizes.runs), default=0.0)
+        return BASE_GB[kind] + (run + (max(series, default=0.0) if config.run.low_mem else sum(series))) / GB
     if kind == "parcellate":
         return BASE_GB[kind] + 3 * FLOAT * max((run[2] * run[3] for run in sizes.runs), default=0) / GB
     if kind == "evaluate":
@@ -227,8 +238,8 @@ def _width_of(precision: str) -> float:
 
 def seconds(kind: str, sizes: Sizes, config: Config, model: ModelSize) -> float | None:
     """Seconds of all stages of a kind of a participant, one after the other; None where nothing is known to go by."""
-    if kind in ("estimate", "parcellate"):
-        values = [run[2] * (run[0] if kind == "estimate" else run[3]) for run in sizes.runs if run[3]]
+    if kind in OF_BOLD:
+        values = [run[2] * (run[3] if kind == "parcellate" else run[0]) for run in sizes.runs if run[3]]
         return START[kind] * len(values) + SECONDS_PER_VALUE[kind] * sum(values)
     start = START[kind] + PER_FOLD[kind] * len(sizes.folds)
     if kind == "evaluate":

@@ -59,11 +59,12 @@ def examples_of(request: Request, trials: Trials) -> Examples:
     texts = load_texts(request.bids_dir, config.text, trials.table, trials.path)
     default = config.text.prompts[0] if config.text.prompts else ""
     groups = _groups(trials, texts.stimulus, config.split.group)
+    keep = _kept(trials.table) & np.asarray(texts.keep)
     names = trials.table["trial_id"].astype(str).tolist()
     rows, prompts, references, ids = [], [], [], []
     for row, items in enumerate(texts.items):
         # Several rows that answer the same question are several references of one example.
-        asked = list({item.question: item for item in reversed(items)}.values())[::-1] if texts.keep[row] else []
+        asked = list({item.question: item for item in reversed(items)}.values())[::-1] if keep[row] else []
         for k, item in enumerate(asked):
             rows.append(row)
             prompts.append(Prompt(item.question or default, item.answer))
@@ -86,6 +87,13 @@ def examples_of(request: Request, trials: Trials) -> Examples:
     except ValueError as error:
         expected = "ids that differ, and onsets that increase within each run"
         raise InputError(f"the trials cannot be used: {error}", trials.path, expected=expected) from error
+
+
+def _kept(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """(R,) bool: trials that the table does not take back (column ``keep``)."""
+    if "keep" not in table:
+        return np.ones(len(table), dtype=np.bool_)
+    return np.asarray(table["keep"].map(lambda value: str(value).lower() not in ("false", "0")), dtype=np.bool_)
 
 
 def splits_of(request: Request, trials: Trials, examples: Examples) -> tuple[Split, ...]:

@@ -1,8 +1,9 @@
 """Which stages a participant needs, and the key of each, before anything runs.
 
-    estimate (one a run) -> parcellate (one a run)
-             \\-> train -> decode -> evaluate
+    [tune ->] estimate (one a run) -> parcellate (one a run)
+                      \\-> train -> decode -> evaluate
 
+A tuned estimator chooses from all runs first (`bids_brainlm.stages.tune`); the others have no such stage.
 The key of a stage hashes the content of the files it reads first-hand, the settings it depends on, and the keys of the stages
 before it. Reading events and texts for the keys also finds most faults of the input here, before any work; all of them are
 told at once, not the first alone.
@@ -10,8 +11,10 @@ told at once, not the first alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,18 +22,27 @@ import pandas as pd
 from bids_brainlm import registry
 from bids_brainlm.config import Request, bearing
 from bids_brainlm.core.types import Examples, Split
-from bids_brainlm.errors import BrainLMError, MissingInputError, collecting, one_or_all
+from bids_brainlm.errors import BrainLMError, ConfigError, InputError, MissingInputError, collecting, one_or_all
 from bids_brainlm.io.atlas_files import SURFACE_EXTENSIONS, hemispheres
 from bids_brainlm.io.events import load_events
 from bids_brainlm.io.matrices import files_of, find_betas
 from bids_brainlm.io.runfiles import RunFiles
+from bids_brainlm.io.rungs import CIFTI_RUNG, GIVEN
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.io.texts import NoTextError, inside
 from bids_brainlm.stages.cache import FileHashes, Stage, digest
-from bids_brainlm.stages.estimate import runs_of, stem, trials_of
 from bids_brainlm.stages.evaluate import facts_path
 from bids_brainlm.stages.examples import examples_of, splits_of
+from bids_brainlm.stages.quality import fit_trials
 from bids_brainlm.stages.responses import Trials
+from bids_brainlm.stages.runs import runs_of, stem, trials_of
+from bids_brainlm.stages.tune import is_tuned, options_of, tuned
+
+ONLY_TUNED = ("hrf_library", "hrf_choice", "max_components", "tune_on")
+"""Settings of ``estimate`` that only tuned estimators read."""
+
+NOT_TUNED = ("max_fd", "max_outliers", "center", "tune_on")
+"""Settings of ``estimate`` that say nothing about choices; the runs that ``tune_on`` leaves are hashed themselves."""
 
 TextedRun = tuple[RunFiles, pd.DataFrame]
 """A run and its events, of which some have a text."""
@@ -77,7 +89,25 @@ def unknown_names(request: Request, heavy: bool) -> list[BrainLMError]:
     for table, name in wanted:
         with collecting(faults):
             table.get(name)
+    with collecting(faults):
+        _refuse_unfit_estimator(request)
     return faults
+
+
+def _refuse_unfit_estimator(request: Request) -> None:
+    """Refuse settings that an estimator cannot honour."""
+    settings = request.config.estimate
+    if "betas" in request.derivatives:
+        return
+    estimator, name = registry.estimators.get(settings.estimator), settings.estimator
+    if is_tuned(estimator):
+        options_of(request)
+        if settings.noise_model != "ols":
+            raise ConfigError(f"--noise-model {settings.noise_model} is for lsa and lss; {name} has its own way with noise")
+        if settings.tune_on == "train" and request.config.split.scheme == "kfold":
+            raise ConfigError("--tune-on train needs runs that are never tested, but --split kfold tests every run in turn")
+    elif settings.noise_model != "ols" and "noise_model" not in inspect.signature(estimator).parameters:
+        raise ConfigError(f"the estimator {name!r} knows no --noise-model; leave it out, or choose lsa or lss")
 
 
 def texted_runs(request: Request, runs: Sequence[RunFiles]) -> tuple[list[TextedRun], list[BrainLMError]]:
@@ -128,6 +158,36 @@ def divided(request: Request, tables: Sequence[pd.DataFrame], path: Path) -> tup
     return examples, splits_of(request, trials, examples)
 
 
+def tuned_on(request: Request, tables: Sequence[pd.DataFrame], folds: Sequence[Split], path: Path) -> list[bool]:
+    """Which runs a tuned estimator may choose from: all, or those without a test trial.
+
+    Parameters
+    ----------
+    request : Request
+    tables : sequence of DataFrame
+        Trials with a text, one table a run.
+    folds : sequence of Split
+        Of `divided`.
+    path : Path
+        For messages.
+
+    Raises
+    ------
+    InputError
+        When every run holds a test trial.
+    """
+    # With several folds every run is tested in turn; `estimator_faults` refuses that.
+    if request.config.estimate.tune_on == "all" or len(folds) != 1:
+        return [True] * len(tables)
+    rows = folds[0].examples.rows[folds[0].test]
+    ends = np.cumsum([len(table) for table in tables])
+    held_out = set(np.searchsorted(ends, rows[rows >= 0], side="right").tolist())
+    if len(held_out) == len(tables):
+        remedy = "keep whole runs apart (--group run), or let choices see all runs (--tune-on all)"
+        raise InputError("--tune-on train: every run holds a test trial", path, expected="runs without one", remedy=remedy)
+    return [i not in held_out for i in range(len(tables))]
+
+
 def _per_run(request: Request, participant: str, atlas: str, hashes: FileHashes) -> list[Stage]:
     config, stages, every = request.config, [], runs_of(request, participant)
     # Voxels are those in the masks of all runs, with texts or without.
@@ -137,21 +197,61 @@ def _per_run(request: Request, participant: str, atlas: str, hashes: FileHashes)
         raise one_or_all(faults)
     if not texted:
         return []
-    divided(request, [table[table["keep"]] for _, table in texted], texted[0][0].events)
-    for run, table in texted:
+    tables = [fit_trials(config.estimate, run, table) for run, table in texted]
+    _, folds = divided(request, tables, texted[0][0].events)
+    inputs = {stem(run): _read_of(request, run, table, masks, hashes) for run, table in texted}
+    if tuned(request):
+        chosen = tuned_on(request, tables, folds, texted[0][0].events)
+        stages.append(_tune(request, participant, [run for run, _ in texted], chosen, inputs, hashes))
+    before = tuple(stage.name for stage in stages)
+    for run, _ in texted:
         name = stem(run)
-        own = hashes.many(run.files)
-        files = [*masks, *own]
-        key = digest(
-            files, run.sidecar, table["keep"].tolist(), table["stimulus_id"].tolist(), bearing(config, "input", "estimate")
-        )
+        key = digest(*inputs[name], own_settings(request, run), [stage.key for stage in stages[: len(before)]])
         arguments = {"participant": participant, "run": name}
-        read = {"sources": dict(zip(run.sources, own, strict=True))}
-        stages.append(Stage(f"{name}_estimate", "bids_brainlm.stages.estimate:estimate", key, arguments | read))
+        read = {"sources": _sources(run, hashes)}
+        stages.append(Stage(f"{name}_estimate", "bids_brainlm.stages.estimate:estimate", key, arguments | read, before))
         after = (stages[-1].name,)
         parcels = digest(key, atlas, bearing(config, "parcels"))
         stages.append(Stage(f"{name}_parcellate", "bids_brainlm.stages.responses:parcellate", parcels, arguments, after))
     return stages
+
+
+def _read_of(request: Request, run: RunFiles, table: pd.DataFrame, masks: list[str], hashes: FileHashes) -> tuple[Any, ...]:
+    """What the responses of a run are made from."""
+    return [*masks, *hashes.many(run.files)], run.sidecar, table["keep"].tolist(), table["stimulus_id"].tolist()
+
+
+def _sources(run: RunFiles, hashes: FileHashes) -> dict[str, str]:
+    return dict(zip(run.sources, hashes.many(run.files), strict=True))
+
+
+def _tune(
+    request: Request, who: str, runs: Sequence[RunFiles], chosen: list[bool], inputs: Mapping[str, Any], hashes: FileHashes
+) -> Stage:
+    options_of(request)
+    library = Path(request.config.estimate.hrf_library).expanduser() if request.config.estimate.hrf_library else None
+    settings = [own_settings(request, run) for run in runs]
+    for each in settings:
+        # Which trials are decoded is no matter of the choices, and limits on motion do not change a response.
+        each["estimate"] = {name: value for name, value in each["estimate"].items() if name not in NOT_TUNED}
+    key = digest(inputs, settings, chosen, hashes.many([library]))
+    sources = {uri: value for run in runs for uri, value in _sources(run, hashes).items()}
+    arguments = {"participant": who, "runs": [stem(run) for run in runs], "chosen": chosen, "sources": sources}
+    return Stage(f"sub-{who}_tune", "bids_brainlm.stages.tune:tune", key, arguments)
+
+
+def own_settings(request: Request, run: RunFiles | None = None) -> dict[str, Any]:
+    """Settings of input and estimation that bear on the responses, of a run or of all: those of other ways do not."""
+    tree = bearing(request.config, "input", "estimate")
+    # The rung that was taken shows in the files that are read.
+    idle = ["input.projection"]
+    if run is not None and run.rung in (GIVEN, CIFTI_RUNG):
+        idle += [f"input.{name}" for name in ("depths", "interpolation", "good_voxels")]
+    idle += [f"estimate.{name}" for name in (("noise_model",) if tuned(request) else ONLY_TUNED)]
+    for name in idle:
+        section, _, key = name.partition(".")
+        tree[section].pop(key)
+    return tree
 
 
 def _per_participant(
@@ -164,12 +264,12 @@ def _per_participant(
         "texts": hashes.many(_tables(request)),
         "llm": hashes(llm) if llm.is_dir() else config.model.llm,
         "atlas": atlas,
-        "settings": bearing(config, "estimate", "text", "split", "model", "phases", "run"),
+        "settings": bearing(config, "text", "split", "model", "phases", "run") | {"estimate": own_settings(request)["estimate"]},
     }
     train = digest(inputs)
     decode = digest(train, bearing(config, "decode"))
     facts = [facts_path(request)] if config.evaluate.facts else []
-    evaluate = digest(decode, bearing(config, "evaluate"), hashes.many(facts))
+    evaluate = digest(decode, bearing(config, "parcels", "evaluate"), hashes.many(facts))
     common = {"participant": participant}
     return [
         Stage(f"{who}_train", "bids_brainlm.stages.decode:train", train, {**common, "key": train}, after, heavy=True),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -33,16 +34,21 @@ from bids_brainlm.io.files import read_header
 from bids_brainlm.io.headers import gifti_shape, nifti_shape
 from bids_brainlm.io.images import reading
 from bids_brainlm.io.matrices import BetaFiles, find_betas
+from bids_brainlm.io.meshes import PER_HEMISPHERE
 from bids_brainlm.io.names import parse
+from bids_brainlm.io.projection import DENSITY, is_projected
 from bids_brainlm.io.runfiles import RunFiles
-from bids_brainlm.io.surfaces import PER_HEMISPHERE, density_of, surface_geometry, timing
+from bids_brainlm.io.rungs import CIFTI_RUNG, GIVEN
+from bids_brainlm.io.surfaces import density_of, surface_geometry, timing
 from bids_brainlm.stages import costs
 from bids_brainlm.stages.cache import read_stamp
-from bids_brainlm.stages.costs import KINDS, MASK_SHARE, Sizes
-from bids_brainlm.stages.estimate import runs_and_fault, stem
-from bids_brainlm.stages.plan import divided, table_faults, texted_runs
+from bids_brainlm.stages.costs import KINDS, MASK_SHARE, OF_BOLD, PER_RUN, Sizes
+from bids_brainlm.stages.plan import TextedRun, divided, table_faults, texted_runs, tuned_on
+from bids_brainlm.stages.quality import fit_trials
 from bids_brainlm.stages.resources import n_processes
 from bids_brainlm.stages.responses import completed
+from bids_brainlm.stages.runs import runs_and_fault, stem
+from bids_brainlm.stages.tune import tuned
 
 WORTH_PROCESSES = 400
 """Participants below which starting processes costs more than it saves."""
@@ -72,7 +78,9 @@ class RunPlan:
     n_texts : int
         Examples: trials times the questions or instructions that each has a text for.
     volume : bool
-        Whether it is a volume.
+        Whether the responses are a volume.
+    rung : str
+        How the series gets to its space; see `bids_brainlm.io.rungs`.
     note : str
         Why the run would not be used, or empty.
     """
@@ -86,6 +94,7 @@ class RunPlan:
     n_trials: int = 0
     n_texts: int = 0
     volume: bool = False
+    rung: str = GIVEN
     note: str = ""
 
 
@@ -110,6 +119,8 @@ class ParticipantPlan:
         Kinds whose time comes from stamps of earlier runs.
     disk_gb : float
         Size of the outputs.
+    estimation : str
+        What a tuned estimator can do with the runs and repeats there are; empty for the others.
     faults : tuple of BrainLMError
     """
 
@@ -123,6 +134,7 @@ class ParticipantPlan:
     seconds: dict[str, float] = field(default_factory=dict)
     measured: tuple[str, ...] = ()
     disk_gb: float = 0.0
+    estimation: str = ""
     faults: tuple[BrainLMError, ...] = ()
 
 
@@ -174,7 +186,7 @@ def measured_pace(request: Request, most: int = 3) -> dict[str, float]:
         who = path.name.removeprefix("sub-").removesuffix("_evaluate.json")
         plan = survey(request, who, pace={})
         for kind, expected in plan.seconds.items():
-            names = [f"{run.name}_{kind}" for run in plan.runs if run.n_trials] if kind in KINDS[:2] else [f"sub-{who}_{kind}"]
+            names = [f"{run.name}_{kind}" for run in plan.runs if run.n_trials] if kind in PER_RUN else [f"sub-{who}_{kind}"]
             found = [stamp["seconds"] for stamp in (read_stamp(request.out_dir, name) for name in names) if stamp.get("key")]
             if found and len(found) == len(names) and expected:
                 ratios.setdefault(kind, []).append(sum(found) / expected)
@@ -186,12 +198,22 @@ def _of_runs(request: Request, participant: str) -> ParticipantPlan:
     runs = _runs(request, participant, faults)
     texted, wrong = texted_runs(request, runs)
     faults += wrong
-    tables = {stem(run): table[table["keep"]] for run, table in texted}
+    tables = _fit_tables(request, texted, faults)
     at_fault = {fault.path for fault in wrong if isinstance(fault, InputError)}
     notes = {stem(run): "see below" if str(run.events) in at_fault else "no texts" for run in runs}
     planned = [_run_plan(request, run, tables.get(stem(run)), notes[stem(run)], faults) for run in runs]
     plan = ParticipantPlan(participant, tuple(planned))
     return _divided(request, plan, tables, texted[0][0].events, faults) if texted else replace(plan, faults=tuple(faults))
+
+
+def _fit_tables(request: Request, texted: Sequence[TextedRun], faults: list[BrainLMError]) -> dict[str, pd.DataFrame]:
+    """Trials with a text of every run, as the plan divides them."""
+    tables: dict[str, pd.DataFrame] = {}
+    for run, table in texted:
+        tables[stem(run)] = table[table["keep"]]
+        with collecting(faults):
+            tables[stem(run)] = fit_trials(request.config.estimate, run, table)
+    return tables
 
 
 def _of_betas(request: Request, participant: str, folder: Path) -> ParticipantPlan:
@@ -224,11 +246,27 @@ def _divided(
         texts, trials = (dict(zip(tables, map(int, count), strict=True)) for count in counts)
         parts = tuple((len(fold.train), len(fold.validation), len(fold.test)) for fold in folds)
         plan = replace(plan, n_stimuli=np.unique(examples.stimulus).size, n_texts=len(examples), folds=parts)
+        if tuned(request) and "betas" not in request.derivatives:
+            chosen = tuned_on(request, list(tables.values()), folds, path)
+            plan = replace(plan, estimation=_estimation(request, list(tables.values()), chosen))
     runs = tuple(
         replace(run, n_trials=trials[run.name], n_texts=texts[run.name], note="") if run.name in tables else run
         for run in plan.runs
     )
     return replace(plan, runs=runs, n_trials=sum(trials.values()), faults=tuple(faults))
+
+
+def _estimation(request: Request, tables: Sequence[pd.DataFrame], chosen: Sequence[bool]) -> str:
+    """What a tuned estimator can do, as far as names and tables tell."""
+    seen = [set(table["stimulus_id"]) for table, is_chosen in zip(tables, chosen, strict=True) if is_chosen]
+    times = Counter(name for names in seen for name in names)
+    n_repeated = sum(count > 1 for count in times.values())
+    where = f"{len(seen)} of {len(chosen)} runs" if len(seen) < len(chosen) else f"{len(seen)} run{'s' * (len(seen) != 1)}"
+    said = f"{request.config.estimate.estimator} chooses on {where}"
+    if n_repeated:
+        shown = "stimulus is" if n_repeated == 1 else "stimuli are"
+        return f"{said}; {n_repeated} {shown} shown in several of them, so that steps can be cross-validated"
+    return f"{said}; no stimulus is shown in two of them, so that steps that are cross-validated are left out"
 
 
 def _runs(request: Request, participant: str, faults: list[BrainLMError]) -> list[RunFiles]:
@@ -243,14 +281,14 @@ def _runs(request: Request, participant: str, faults: list[BrainLMError]) -> lis
 
 def _run_plan(request: Request, run: RunFiles, trials: pd.DataFrame | None, note: str, faults: list[BrainLMError]) -> RunPlan:
     """Sizes of one run; ``trials`` are those with a text, or None, of which the note says why."""
-    plan = RunPlan(stem(run), run.space, note="" if trials is not None else note)
+    plan = RunPlan(stem(run), run.space, rung=run.rung, note="" if trials is not None else note)
     start = 0.0
     with collecting(faults):
         tr, start = timing(run.sidecar, run.bold[0])
         plan = replace(plan, tr=tr)
     with collecting(faults):
         n_volumes, n_units, density = _shape(request, run)
-        plan = replace(plan, n_volumes=n_volumes, n_units=n_units, density=density, volume=len(run.bold) == 1)
+        plan = replace(plan, n_volumes=n_volumes, n_units=n_units, density=density, volume=_is_volume(run))
     if trials is None:
         return plan
     with collecting(faults):
@@ -262,8 +300,17 @@ def _run_plan(request: Request, run: RunFiles, trials: pd.DataFrame | None, note
     return plan
 
 
+def _is_volume(run: RunFiles) -> bool:
+    """Whether responses will be a volume: a volume that is brought to the surface is none."""
+    return len(run.bold) == 1 and not is_projected(run)
+
+
 def _shape(request: Request, run: RunFiles) -> tuple[int, int, str]:
     """Volumes, vertices or voxels of the grid, and density, from the headers of a run."""
+    if is_projected(run):
+        density = request.config.input.density or DENSITY
+        shape = nifti_shape(run.bold[0])
+        return shape[0 if run.rung == CIFTI_RUNG else 3], 2 * PER_HEMISPHERE[density], density
     if len(run.bold) == 2:
         rows, vertices = zip(*map(gifti_shape, run.bold), strict=True)
         wanted = PER_HEMISPHERE.get(request.config.input.density, 0)
@@ -315,7 +362,8 @@ def _sizes(plan: ParticipantPlan) -> Sizes:
 
 def _with_costs(request: Request, plan: ParticipantPlan, pace: Mapping[str, float]) -> ParticipantPlan:
     sizes, config, model = _sizes(plan), request.config, costs.model_size(request)
-    kinds = [kind for kind in KINDS if kind not in config.run.skip and not (kind in KINDS[:2] and "betas" in request.derivatives)]
+    left_out = {*config.run.skip, *(OF_BOLD if "betas" in request.derivatives else () if tuned(request) else ("tune",))}
+    kinds = [kind for kind in KINDS if kind not in left_out]
     if not plan.n_trials:
         return plan
     expected = {kind: costs.seconds(kind, sizes, config, model) for kind in kinds}

@@ -28,7 +28,7 @@ from bids_brainlm.io.matrices import BetaFiles, find_betas, read_matrix
 from bids_brainlm.io.names import parse
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.stages import cache, resources
-from bids_brainlm.stages.estimate import runs_of, stem
+from bids_brainlm.stages.runs import runs_of, stem
 
 IN_MEMORY = 0.25
 """Share of the memory that may be planned with up to which the responses of a participant are kept there."""

@@ -100,7 +100,7 @@ def test_changed_input_is_seen(study: Any, change: Callable[[Any], None], stages
         ("decode.max_new_tokens=3", LAST[1:]),
         ("phases.0.l2=1.0", LAST),
         ("run.random_seed=7", LAST),
-        ("parcels.min_coverage=0.9", ["parcellate"] * 3),
+        ("parcels.min_coverage=0.9", ["parcellate"] * 3 + ["evaluate"]),
     ],
 )
 def test_a_changed_setting_runs_what_depends_on_it(study: Any, setting: str, stages: list[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from bids_brainlm.core.design import nuisance, trial_design
 from bids_brainlm.errors import InputError
-from bids_brainlm.stages.estimate import make_design, trials_of
+from bids_brainlm.stages.runs import make_design, trials_of
 
 EVENTS = """onset\tduration\ttrial_type\ttext
 4\t1\tpicture\ta dog
