@@ -49,6 +49,8 @@ class Parcellation:
         Name of parcel 1, 2, ..., unique.
     n_left : int
         Vertices of the left hemisphere; V for a volume.
+    segmentation, scale : str
+        ``seg-`` and ``scale-`` labels of an atlas that comes in several (``7n``, ``100``), or empty.
 
     Raises
     ------
@@ -61,6 +63,8 @@ class Parcellation:
     labels: NDArray[np.int32]
     names: tuple[str, ...]
     n_left: int
+    segmentation: str = ""
+    scale: str = ""
 
     def __post_init__(self) -> None:
         labels = _frozen(self.labels, np.int32)
@@ -79,6 +83,17 @@ class Parcellation:
     @property
     def n_parcels(self) -> int:
         return len(self.names)
+
+    @property
+    def entities(self) -> dict[str, str]:
+        """How file names say it."""
+        return {"atlas": self.name, "seg": self.segmentation, "scale": self.scale}
+
+    @property
+    def title(self) -> str:
+        """How people say it: ``Schaefer2018 (seg-7n, scale-100)``."""
+        which = [f"{key}-{value}" for key, value in self.entities.items() if value and key != "atlas"]
+        return f"{self.name} ({', '.join(which)})" if which else self.name
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,11 +216,14 @@ class Examples:
         same = (runs == runs[:, :1, :1]).all(axis=(1, 2))
         return np.where(same, runs[:, 0, 0], -1)
 
-    def gather(self, index: Any) -> Floats:
-        """(b, T, V) float32 responses of the examples ``index``: the mean over the M repeats of each row."""
+    def gather(self, index: Any, vertices: slice | None = None) -> Floats:
+        """(b, T, V) float32 responses of the examples ``index``: the mean over the M repeats of each row.
+
+        Only those rows are read, and only those vertices of them where some are named.
+        """
         rows = self.rows[np.asarray(index, dtype=np.int64)]
         unique, inverse = np.unique(np.where(rows >= 0, rows, rows[:, :, :1]), return_inverse=True)
-        data = np.asarray(self.recording.data[unique], dtype=np.float32)
+        data = np.asarray(self.recording.data[unique if vertices is None else (unique, vertices)], dtype=np.float32)
         if rows.shape[2] == 1:
             return data[inverse.reshape(rows.shape[:2])]
         weights = (rows >= 0) / (rows >= 0).sum(axis=2, keepdims=True)

@@ -11,6 +11,8 @@ is the same and 640 trials x 20,484 vertices take seconds.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import linalg
@@ -64,23 +66,38 @@ def readout(
     ):
         shapes = f"train {train.shape}, labels {labels.shape}, groups {groups.shape}, test {test.shape}"
         raise ValueError(f"{shapes}; expected (n, V), (n,), (n,), (m, V)")
+    return named(kernels([(train, test)]), labels, kind, groups)
+
+
+def named(products: tuple[Array, Array], labels: Labels, kind: str, groups: NDArray[np.int64]) -> Labels:
+    """(m,) class of each test trial, given what `kernels` returns and the class (n,) and group (n,) of each training trial."""
+    kernel, cross = products
     classes, codes = np.unique(labels, return_inverse=True)
     if classes.size == 1:
-        return np.repeat(classes, len(test))
-    kernel, cross = kernels(train, test)
+        return np.repeat(classes, len(cross))
     return np.asarray(classes[KINDS[kind](kernel, codes, cross, groups)])
 
 
-def kernels(x_train: NDArray[np.floating], x_test: NDArray[np.floating]) -> tuple[Array, Array]:
+def kernels(panels: Iterable[tuple[NDArray[np.floating], NDArray[np.floating]]]) -> tuple[Array, Array]:
     """Inner products of z-scored patterns: (n, n) among training trials and (m, n) of test with training trials.
 
     Vertices that are constant or not finite in training count nothing; values that are not finite in test count as the mean.
+
+    Parameters
+    ----------
+    panels : iterable of ((n, c) array, (m, c) array)
+        Training and test trials, some vertices at a time; one panel is in memory.
     """
-    mean, scale = x_train.mean(axis=0), x_train.std(axis=0)
-    usable = np.isfinite(scale) & (scale > 1e-6 * np.abs(mean))
-    z_train = (x_train[:, usable] - mean[usable]) / scale[usable]
-    z_test = np.nan_to_num((x_test[:, usable] - mean[usable]) / scale[usable], nan=0.0, posinf=0.0, neginf=0.0)
-    return np.asarray(z_train @ z_train.T, dtype=np.float64), np.asarray(z_test @ z_train.T, dtype=np.float64)
+    found = [np.zeros(()), np.zeros(())]
+    for x_train, x_test in panels:
+        usable = np.isfinite(x_train).all(axis=0)
+        x_train, x_test = x_train[:, usable], x_test[:, usable]
+        mean, scale = x_train.mean(axis=0), x_train.std(axis=0)
+        varies = scale > 1e-6 * np.abs(mean)
+        z_train, z_test = ((x[:, varies] - mean[varies]) / scale[varies] for x in (x_train, x_test))
+        np.nan_to_num(z_test, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        found = [total + (z @ z_train.T).astype(np.float64) for total, z in zip(found, (z_train, z_test), strict=True)]
+    return found[0], found[1]
 
 
 def _ridge(kernel: Array, codes: NDArray[np.int64], cross: Array, groups: NDArray[np.int64]) -> NDArray[np.int64]:

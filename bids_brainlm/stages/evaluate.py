@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,12 @@ from bids_brainlm.stages.outputs import beh_path, describe
 from bids_brainlm.stages.reliability import write_reliability
 from bids_brainlm.stages.responses import load_trials
 
+PANEL_BYTES = 2**28
+"""Responses that a readout holds in memory at a time."""
+
+MOST = 2**13
+"""Training examples that a readout is fitted to: it holds the inner products of all pairs of them."""
+
 
 def evaluate(request: Request, *, participant: str) -> list[Path]:
     """Stage: figures of merit of the pooled out-of-fold predictions, with linear readouts beside them."""
@@ -32,7 +39,7 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     examples = examples_of(request, trials)
     if facts is not None:
         folds = splits_of(request, trials, examples)
-        readouts = {kind: _read_out(folds, facts, kind) for kind in config.evaluate.readout}
+        readouts = _read_out(folds, facts, config.evaluate.readout, config.run.random_seed)
     sampling = Sampling(config.evaluate.bootstrap, seed=config.run.random_seed)
     table = summary(predictions, config.evaluate.metrics, nll, facts, scores["run"].to_numpy(str), readouts, sampling)
     path = beh_path(request, participant, trials.task, "metrics")
@@ -70,20 +77,39 @@ def facts_path(request: Request) -> Path:
     return path
 
 
-def _read_out(folds: Sequence[Split], facts: Facts, kind: str) -> NDArray[np.str_]:
-    """(n, factors) labels that a linear readout of the same responses names, in the order of the predictions."""
+def _read_out(folds: Sequence[Split], facts: Facts, kinds: Sequence[str], seed: int) -> dict[str, NDArray[np.str_]]:
+    """Kind of readout -> (n, factors) labels that it names from the same responses, in the order of the predictions."""
     # Here, because scikit-learn takes 0.7 s, and every plan imports this module.
-    from bids_brainlm.evaluation.readout import readout
+    from bids_brainlm.evaluation.readout import kernels, named
 
-    out = []
+    out: dict[str, list[Any]] = {kind: [] for kind in kinds}
     for split in folds:
-        train, test = split.examples.take(split.train), split.examples.take(split.test)
-        x, y = (np.nan_to_num(part.gather(np.arange(len(part))).reshape(len(part), -1)) for part in (train, test))
-        labels = facts.labels(train.stimulus)
-        groups = split.examples.group[split.train]
-        named = [
-            readout(x[labels[:, f] != ""], labels[labels[:, f] != "", f], y, kind, groups[labels[:, f] != ""])
-            for f in range(labels.shape[1])
-        ]
-        out.append(np.stack(named, axis=1))
-    return np.concatenate(out)
+        labels = facts.labels(split.examples.stimulus[split.train])
+        columns: dict[str, list[Any]] = {kind: [] for kind in kinds}
+        products: dict[bytes, Any] = {}
+        for own in labels.T:
+            known = _some(np.flatnonzero(own != ""), seed)
+            # Trials without a label differ between factors; mostly there are none.
+            if known.tobytes() not in products:
+                products = {known.tobytes(): kernels(_panels(split, split.train[known]))}
+            groups = np.unique(split.examples.group[split.train[known]], return_inverse=True)[1]
+            for kind in kinds:
+                columns[kind].append(named(products[known.tobytes()], own[known], kind, groups))
+        for kind in kinds:
+            out[kind].append(np.stack(columns[kind], axis=1))
+    return {kind: np.concatenate(parts) for kind, parts in out.items()}
+
+
+def _some(index: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """As many as readouts are fitted to, drawn at random where there are more."""
+    return index if index.size <= MOST else np.sort(np.random.default_rng(seed).permutation(index)[:MOST])
+
+
+def _panels(split: Split, train: NDArray[np.int64]) -> Iterator[tuple[Any, Any]]:
+    """Responses of training and test examples, some vertices of all of them at a time."""
+    n_vertices, n_rows = split.examples.recording.data.shape[1], split.examples.rows.shape[1]
+    width = max(1, PANEL_BYTES // (4 * n_rows * max(len(train), len(split.test))))
+    for start in range(0, n_vertices, width):
+        part = slice(start, start + width)
+        own, others = (split.examples.gather(of, part).reshape(len(of), -1) for of in (train, split.test))
+        yield own, others
