@@ -21,6 +21,7 @@ from typing import Any
 from bids_brainlm.config import Config, Request
 from bids_brainlm.errors import BrainLMError
 from bids_brainlm.models import sources
+from bids_brainlm.stages.resources import stays_in_memory
 
 KINDS = ("tune", "estimate", "parcellate", "train", "decode", "evaluate")
 """Kinds of stages, in order."""
@@ -193,8 +194,9 @@ def memory(kind: str, sizes: Sizes, config: Config, model: ModelSize) -> float:
     if kind == "tune":
         # All series, or one of them at a time beside those on disk.
         series = [float(FLOAT * run[0] * run[2]) for run in sizes.runs]
+        held = sum(series) if stays_in_memory(config.run, sum(series)) else max(series, default=0.0)
         run = max((_estimate_bytes(run, sizes.volume) for run in sizes.runs), default=0.0)
-        return BASE_GB[kind] + (run + (max(series, default=0.0) if config.run.low_mem else sum(series))) / GB
+        return BASE_GB[kind] + (run + held) / GB
     if kind == "parcellate":
         return BASE_GB[kind] + 3 * FLOAT * max((run[2] * run[3] for run in sizes.runs), default=0) / GB
     if kind == "evaluate":

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import psutil
 
-from bids_brainlm.config import Run
+from bids_brainlm.config import Run, gigabytes
 
 SHARE = 0.9
 """Of the memory allowed, what is planned with; the rest is left to what nobody planned."""
+
+IN_MEMORY = 0.25
+"""Share of the memory that may be planned with up to which series and responses of a participant are kept there."""
 
 _GROUPS = Path("/sys/fs/cgroup")
 
@@ -45,6 +48,12 @@ def memory_gb(environment: Mapping[str, str] = os.environ, groups: Path = _GROUP
     limits += [int(node) / 2**10] if node.isdigit() and int(node) else []
     limits += [int(cpu) * n_cpus(environment, groups) / 2**10] if cpu.isdigit() and int(cpu) else []
     return SHARE * min(limits)
+
+
+def stays_in_memory(settings: Run, n_bytes: float) -> bool:
+    """Whether a matrix of so many bytes is kept in memory, and not in a file that is mapped into it."""
+    most = IN_MEMORY * 2**30 * (gigabytes(settings.memory) or memory_gb())
+    return not settings.low_mem and n_bytes <= most
 
 
 def _read(path: Path) -> str:

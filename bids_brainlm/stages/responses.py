@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bids_brainlm.config import Request, gigabytes
+from bids_brainlm.config import Request
 from bids_brainlm.core.parcels import parcel_means
 from bids_brainlm.core.types import Floats, Parcellation
 from bids_brainlm.errors import InputError, OutputError
@@ -29,9 +29,6 @@ from bids_brainlm.io.names import parse
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.stages import cache, resources
 from bids_brainlm.stages.runs import runs_of, stem
-
-IN_MEMORY = 0.25
-"""Share of the memory that may be planned with up to which the responses of a participant are kept there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +79,7 @@ def load_trials(request: Request, participant: str) -> Trials:
         part = _ready(item, request)
         _refuse_other_columns(part, (parts or [part])[0])
         if data is None:
-            folder = _scratch_folder(request, 4 * n_rows * part.data.shape[1])
+            folder = scratch_folder(request, 4 * n_rows * part.data.shape[1])
             data = _room(part.data, n_rows, folder)
         if data is not part.data:
             data[start : start + len(part.data)] = part.data
@@ -94,11 +91,9 @@ def load_trials(request: Request, participant: str) -> Trials:
     return Trials(data, parts[0].geometry, table, parts[0].path, sources, task, folder)
 
 
-def _scratch_folder(request: Request, n_bytes: int) -> Path | None:
+def scratch_folder(request: Request, n_bytes: int) -> Path | None:
     """Where matrices of so many bytes go; None for memory."""
-    settings = request.config.run
-    most = IN_MEMORY * 2**30 * (gigabytes(settings.memory) or resources.memory_gb())
-    return request.work_dir / "low-mem" if settings.low_mem or n_bytes > most else None
+    return None if resources.stays_in_memory(request.config.run, n_bytes) else request.work_dir / "low-mem"
 
 
 def _room(first: Any, n_rows: int, folder: Path | None) -> Any:

@@ -3,8 +3,8 @@
 A *tuned estimator* is registered like any other, but has two methods, ``tune`` and ``estimate``
 (`bids_brainlm.core.tuning`). ``tune`` looks at all runs, and its choices are written down; the estimate of a run reads back
 those that concern it. Choices are made from responses and from which stimuli repeat, never from texts; which runs they may be
-made from is a setting (``tune_on``). With ``--low-mem`` the series lie in scratch (`bids_brainlm.stages.responses`), vertex
-by vertex, and one run is in memory at a time.
+made from is a setting (``tune_on``). Series that are large against memory lie in scratch (`bids_brainlm.stages.responses`),
+vertex by vertex.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from bids_brainlm.io.surfaces import Geometry, Volume
 from bids_brainlm.registry import estimators
 from bids_brainlm.stages import cache
 from bids_brainlm.stages.outputs import describe
-from bids_brainlm.stages.responses import scratch
+from bids_brainlm.stages.responses import scratch, scratch_folder
 from bids_brainlm.stages.runs import LoadedRun, load_run, mask_of, runs_of, stem
 
 MAPS = {
@@ -91,16 +91,16 @@ def _load_all(request: Request, files: Sequence[RunFiles], mask: Volume | None) 
         if loaded.geometry.n_vertices != geometry.n_vertices:
             found, expected = f"{loaded.geometry.n_vertices} vertices", f"{geometry.n_vertices}, as in {files[0].bold[0].name}"
             raise InputError(found, item.bold[0], expected=expected, remedy="choose one with --space and --density")
-        run = run_of(loaded)
-        runs.append(replace(run, bold=_in_scratch(request, run.bold)) if request.config.run.low_mem else run)
+        run, folder = run_of(loaded), scratch_folder(request, loaded.series.nbytes * len(files))
+        runs.append(run if folder is None else replace(run, bold=_in_scratch(folder, run.bold)))
     if geometry is None:
         raise ValueError("no run to choose on")
     return runs, geometry
 
 
-def _in_scratch(request: Request, series: Floats) -> Floats:
+def _in_scratch(folder: Path, series: Floats) -> Floats:
     """The same (T, V) series in a file without a name, the volumes of a vertex side by side."""
-    held = scratch(request.work_dir / "low-mem", (series.shape[1], series.shape[0]))
+    held = scratch(folder, (series.shape[1], series.shape[0]))
     held[:] = series.T
     return held.T
 

@@ -13,7 +13,8 @@ import pytest
 from bids_brainlm.config import Request
 from bids_brainlm.core.features import center
 from bids_brainlm.stages.examples import recording_of
-from bids_brainlm.stages.responses import IN_MEMORY, load_trials
+from bids_brainlm.stages.resources import IN_MEMORY
+from bids_brainlm.stages.responses import load_trials
 
 N, V = 40, 3000
 MEGABYTES = 4 * 2 * N * V / 2**20 / IN_MEMORY
