@@ -1,4 +1,5 @@
-"""Reading the files atlases come in: FreeSurfer ``.annot``, GIFTI ``.label.gii``, NIfTI ``dseg`` with a table of names.
+"""Reading the files atlases come in: FreeSurfer ``.annot``, GIFTI ``.label.gii``, CIFTI ``.dlabel.nii``, NIfTI ``dseg`` with
+a table of names.
 
 Every vertex or voxel has a *key*, and a table says which parcel a key names. Keys are whatever the file uses: 0, 1, 2 ..., or
 FreeSurfer's colours packed into one number. Vertices of the medial wall and of no parcel (*background*) have a key too,
@@ -18,6 +19,7 @@ from nibabel.freesurfer import io as freesurfer
 from numpy.typing import NDArray
 
 from bids_brainlm.errors import InputError, MissingInputError
+from bids_brainlm.io.cifti import cifti_labels
 from bids_brainlm.io.files import read_tsv
 from bids_brainlm.io.images import load_gifti, load_nifti, reading
 
@@ -28,6 +30,8 @@ BACKGROUND = frozenset(
 
 SURFACE_EXTENSIONS = (".annot", ".label.gii")
 VOLUME_EXTENSIONS = (".nii", ".nii.gz")
+CIFTI_EXTENSION = ".dlabel.nii"
+"""Labels of both hemispheres, in one file; not to be taken for a volume."""
 
 _SIDES = (
     (re.compile(r"(?<![A-Za-z])lh(?![A-Za-z])"), "rh"),
@@ -64,6 +68,18 @@ def read_hemisphere(path: Path) -> Keyed:
     """
     keys, names = _read_annot(path) if path.name.endswith(".annot") else _read_label_gifti(path)
     return _parcels(path, keys, names)
+
+
+def read_cifti(path: Path) -> list[Keyed]:
+    """Both hemispheres of a CIFTI atlas on fsLR; vertices that it leaves out have key -1.
+
+    Raises
+    ------
+    MissingInputError, InputError
+        When the file is not there, damaged, of another kind, or has no parcel.
+    """
+    sides, _ = cifti_labels(path)
+    return [_parcels(path, keys, names) for keys, names in sides]
 
 
 def read_volume(path: Path) -> tuple[Keyed, NDArray[np.float64]]:
@@ -111,11 +127,12 @@ def find_atlas(folder: Path, volume: bool) -> Path:
         When there are several.
     """
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    cifti = [name for name in names if name.endswith(CIFTI_EXTENSION)]
     surfaces = [name for name in names if name.endswith(SURFACE_EXTENSIONS)]
-    volumes = [name for name in names if name.endswith(VOLUME_EXTENSIONS)]
-    found = volumes if volume else sorted({hemispheres(folder / name)[0].name for name in surfaces})
+    volumes = [name for name in names if name.endswith(VOLUME_EXTENSIONS) and name not in cifti]
+    found = volumes if volume else [*sorted({hemispheres(folder / name)[0].name for name in surfaces}), *cifti]
     if not found:
-        kind = "a volume (.nii.gz)" if volume else "a pair of surface files (.annot or .label.gii)"
+        kind = "a volume (.nii.gz)" if volume else "a pair of surface files (.annot or .label.gii) or a .dlabel.nii"
         raise MissingInputError("no atlas for these data", folder, expected=f"{kind}; found {', '.join(names[:10]) or 'nothing'}")
     if len(found) > 1:
         raise InputError(

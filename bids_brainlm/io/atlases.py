@@ -3,11 +3,14 @@
 An atlas is named by
 
 - ``kmeans100``, which comes with this package: 50 parcels a hemisphere, k-means on the fsaverage5 sphere, medial wall left out;
-- the path of a file (``.annot``, ``.label.gii``, ``dseg.nii.gz``; the other hemisphere's is found) or of a folder with one atlas;
+- the path of a file (``.annot``, ``.label.gii``, ``.dlabel.nii``, ``dseg.nii.gz``; the other hemisphere's is found) or of a
+  folder with one atlas;
 - a TemplateFlow query ``atlas:scale:segmentation``, such as ``Schaefer2018:100:7n``;
 - ``blocks:N``: N blocks of consecutive columns, for a matrix without anatomy.
 
-Labels of a finer fsaverage are truncated to the data's density (vertices are nested); the other way round is refused.
+Labels of a finer fsaverage are truncated to the data's density (vertices are nested); the other way round is refused. Labels on
+fsLR come to fsaverage by the nearest vertex on the spheres of fsLR deformed to fsaverage, which lie beside the atlas or are
+TemplateFlow's.
 """
 
 from __future__ import annotations
@@ -21,19 +24,26 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_brainlm.core.spheres import nearest
 from bids_brainlm.core.types import DENSITIES, Ints, Parcellation
 from bids_brainlm.errors import ConfigError, InputError, MissingInputError, MissingResourceError
 from bids_brainlm.io.atlas_files import (
+    CIFTI_EXTENSION,
     SURFACE_EXTENSIONS,
     VOLUME_EXTENSIONS,
     Keyed,
     find_atlas,
     hemispheres,
     iter_entities,
+    read_cifti,
     read_hemisphere,
     read_volume,
 )
+from bids_brainlm.io.cifti import FSLR, fslr_sphere, fslr_spheres
+from bids_brainlm.io.meshes import fsaverage_files, points
+from bids_brainlm.io.rungs import own_sphere
 from bids_brainlm.io.surfaces import Volume
+from bids_brainlm.io.templates import fetch, is_fetched, remedy
 
 LOGGER = logging.getLogger(__name__)
 
@@ -70,22 +80,25 @@ def load_atlas(
     """
     if spec.startswith("blocks:"):
         return _blocks(spec, space, n_left, n_vertices)
-    path, name = _locate(spec, space, volume, n_left, offline)
-    if path.name.endswith(VOLUME_EXTENSIONS):
+    path, named = _locate(spec, space, volume, n_left, offline)
+    cifti = path.name.endswith(CIFTI_EXTENSION)
+    if path.name.endswith(VOLUME_EXTENSIONS) and not cifti:
         if volume is None:
             raise InputError(
                 f"an atlas of voxels for surfaces of {n_left} vertices", path, remedy="--space, or an atlas of surfaces"
             )
         keyed, affine = read_volume(path)
         keys = _sample(keyed, affine, volume, space)
-        return _build(name, space, [Keyed(path, keys, keyed.names)], keys.size)
+        return _build(named, space, [Keyed(path, keys, keyed.names)], keys.size)
     if volume is not None:
         raise InputError(
             f"an atlas of surfaces for voxels in {space}", path, remedy="--space fsaverage, or an atlas of voxels in that space"
         )
-    sides = [read_hemisphere(side) for side in hemispheres(path)]
+    sides = read_cifti(path) if cifti else [read_hemisphere(side) for side in hemispheres(path)]
     wanted = (n_left, n_vertices - n_left)
-    return _build(name, space, [_fit(side, n) for side, n in zip(sides, wanted, strict=True)], n_left)
+    if space == "fsaverage":
+        sides = [_from_fslr(side, which, n, offline) for side, which, n in zip(sides, "LR", wanted, strict=True)]
+    return _build(named, space, [_fit(side, n) for side, n in zip(sides, wanted, strict=True)], n_left)
 
 
 def _blocks(spec: str, space: str, n_left: int, n_vertices: int) -> Parcellation:
@@ -98,21 +111,21 @@ def _blocks(spec: str, space: str, n_left: int, n_vertices: int) -> Parcellation
     return Parcellation(f"blocks{n}", space or "none", labels.astype(np.int32), names, n_left)
 
 
-def _locate(spec: str, space: str, volume: Volume | None, n_left: int, offline: bool) -> tuple[Path, str]:
-    """File of an atlas (the left one of surfaces) and its name."""
+def _locate(spec: str, space: str, volume: Volume | None, n_left: int, offline: bool) -> tuple[Path, dict[str, str]]:
+    """File of an atlas (the left one of surfaces) and its entities."""
     if spec in BUNDLED:
         folder = importlib.resources.files("bids_brainlm") / "data" / "templates" / "atlases"
         if space != "fsaverage":
             remedy = "--space fsaverage, or another --atlas"
             raise InputError(f"{spec} is a parcellation of fsaverage, the data are in {space}", spec, remedy=remedy)
-        return Path(str(folder / BUNDLED[spec])), spec
+        return Path(str(folder / BUNDLED[spec])), {"atlas": spec}
     path = Path(spec).expanduser()
     if path.is_dir():
         path = find_atlas(path, volume is not None)
     if path.exists():
-        if not path.name.endswith(SURFACE_EXTENSIONS + VOLUME_EXTENSIONS) or path.name.endswith(".dlabel.nii"):
-            raise InputError("an atlas of an unknown kind", path, expected=".annot, .label.gii, .nii or .nii.gz")
-        return path, _label(path)
+        if not path.name.endswith(SURFACE_EXTENSIONS + VOLUME_EXTENSIONS):
+            raise InputError("an atlas of an unknown kind", path, expected=".annot, .label.gii, .dlabel.nii, .nii or .nii.gz")
+        return path, {"atlas": _label(path)} | {key: value for key, value in iter_entities(path) if key in ("seg", "scale")}
     if re.fullmatch(r"[A-Za-z]\w*(:\w*){1,2}", spec):
         return _templateflow(spec, space, volume is not None, n_left, offline)
     if os.sep in spec or path.suffix:
@@ -126,11 +139,11 @@ def _locate(spec: str, space: str, volume: Volume | None, n_left: int, offline: 
 def _label(path: Path) -> str:
     """``atlas-`` label of a file: its own, else its name without hemisphere and punctuation."""
     named = dict(iter_entities(path)).get("atlas", "")
-    stem = re.sub(r"\.(annot|label\.gii|nii|nii\.gz)$", "", path.name)
+    stem = re.sub(r"\.(annot|label\.gii|dlabel\.nii|nii|nii\.gz)$", "", path.name)
     return named or re.sub(r"(?<![A-Za-z])[lr]h(?![A-Za-z])|hemi-[LR]|[^0-9A-Za-z]", "", stem)
 
 
-def _templateflow(spec: str, space: str, volume: bool, n_left: int, offline: bool) -> tuple[Path, str]:
+def _templateflow(spec: str, space: str, volume: bool, n_left: int, offline: bool) -> tuple[Path, dict[str, str]]:
     """Left label file (or volume) that answers a query, fetched unless offline."""
     atlas, scale, segmentation = (*spec.split(":"), "")[:3]
     query: dict[str, str | int] = {"atlas": atlas, "suffix": "dseg", "extension": ".nii.gz" if volume else ".label.gii"}
@@ -141,27 +154,27 @@ def _templateflow(spec: str, space: str, volume: bool, n_left: int, offline: boo
         query |= {key: value for key, value in (("segmentation", segmentation), ("scale", int(scale or 0))) if value}
     if offline:
         os.environ.setdefault("TEMPLATEFLOW_AUTOUPDATE", "off")
-    line = f"from templateflow import api; api.get({space!r}, {', '.join(f'{key}={value!r}' for key, value in query.items())})"
-    remedy = f'where there is a network, run: python -c "{line}"; or use --atlas kmeans100 (fsaverage)'
+    otherwise = "; or use --atlas kmeans100 (fsaverage)"
     try:
         from templateflow import api
 
         paths = [Path(path) for path in api.ls(space, **query)]
-        if not paths:
-            raise MissingResourceError(
-                f"TemplateFlow has no atlas {spec!r} in space {space}", spec, expected="e.g. Schaefer2018:100:7n"
-            )
-        chosen = _nearest(paths, volume, n_left)
-        empty = [path for path in chosen if not path.is_file() or not path.stat().st_size]
-        if empty and offline:
-            raise MissingResourceError(
-                "the atlas is not on this machine", empty[0], expected="TemplateFlow's file", remedy=remedy
-            )
-        if empty:
-            api.get(space, **query)
     except (OSError, RuntimeError) as error:
-        raise MissingResourceError(f"TemplateFlow's atlas cannot be fetched ({error})", spec, remedy=remedy) from error
-    return chosen[0], atlas
+        raise MissingResourceError(
+            f"TemplateFlow cannot be asked ({error})", spec, remedy=remedy(space, query) + otherwise
+        ) from error
+    if not paths:
+        raise MissingResourceError(
+            f"TemplateFlow has no atlas {spec!r} in space {space}", spec, expected="e.g. Schaefer2018:100:7n"
+        )
+    chosen = _nearest(paths, volume, n_left)
+    empty = [path for path in chosen if not is_fetched(path)]
+    if empty and offline:
+        hint = remedy(space, query) + otherwise
+        raise MissingResourceError("the atlas is not on this machine", empty[0], expected="TemplateFlow's file", remedy=hint)
+    if empty:
+        fetch(space, query, empty[0], otherwise)
+    return chosen[0], {"atlas": atlas, "seg": segmentation, "scale": scale}
 
 
 def _nearest(paths: list[Path], volume: bool, n_left: int) -> list[Path]:
@@ -172,6 +185,18 @@ def _nearest(paths: list[Path], volume: bool, n_left: int) -> list[Path]:
     size = {path: sizes.get(dict(iter_entities(path)).get("den", ""), 0) for path in paths}
     best = min((n for n in size.values() if n >= n_left), default=max(size.values()))
     return sorted(path for path, n in size.items() if n == best)
+
+
+def _from_fslr(side: Keyed, which: str, n: int, offline: bool) -> Keyed:
+    """Bring labels on fsLR to n vertices of fsaverage; others are left as they are."""
+    found = side.keys.size
+    if found not in FSLR or n not in DENSITIES:
+        return side
+    own, _ = own_sphere(side.path.parent, which, FSLR[found])
+    sphere = own or fslr_spheres(FSLR[found], offline)["LR".index(which)]
+    places, _ = fslr_sphere(sphere, found)
+    target = fsaverage_files("sphere", DENSITIES[n], side.path, offline)["LR".index(which)]
+    return Keyed(side.path, side.keys[nearest(points(target, DENSITIES[n]), places).indices], side.names)
 
 
 def _fit(side: Keyed, n: int) -> Keyed:
@@ -209,8 +234,9 @@ def _sample(keyed: Keyed, affine: NDArray[np.float64], volume: Volume, space: st
     return keys
 
 
-def _build(name: str, space: str, sides: list[Keyed], n_left: int) -> Parcellation:
+def _build(named: dict[str, str], space: str, sides: list[Keyed], n_left: int) -> Parcellation:
     """Number the parcels 1..P in the order of their keys, left first; those without a vertex are dropped."""
+    name = named["atlas"]
     shared = set(sides[0].names.values()) & set(sides[-1].names.values()) if len(sides) == 2 else set()
     labels = np.zeros(sum(side.keys.size for side in sides), dtype=np.int32)
     names: list[str] = []
@@ -232,4 +258,4 @@ def _build(name: str, space: str, sides: list[Keyed], n_left: int) -> Parcellati
     if not names:
         remedy = "use an atlas of the space and the part of the brain that the data are in"
         raise InputError("no parcel of the atlas has a vertex or voxel of the data", sides[0].path, remedy=remedy)
-    return Parcellation(name, space, labels, tuple(names), n_left)
+    return Parcellation(name, space, labels, tuple(names), n_left, named.get("seg", ""), named.get("scale", ""))

@@ -180,15 +180,15 @@ def cortex_matrix(cortex: Cortex, spheres: Sequence[Path], targets: Sequence[NDA
     """
     blocks = []
     for path, target, index in zip(spheres, targets, cortex.vertices, strict=True):
-        places, faces = sphere_of(path, cortex)
+        places, faces = fslr_sphere(path, cortex.n_vertices)
         valid = np.zeros(cortex.n_vertices, dtype=bool)
         valid[index] = True
         blocks.append(barycentric(target, places, faces, valid)[:, index])
     return csr_array(block_diag(blocks, format="csr"))
 
 
-def sphere_of(path: Path, cortex: Cortex) -> tuple[NDArray[np.float64], Ints]:
-    """Places and triangles of a sphere of fsLR.
+def fslr_sphere(path: Path, n_vertices: int) -> tuple[NDArray[np.float64], Ints]:
+    """Places and triangles of a sphere of fsLR with so many vertices.
 
     Raises
     ------
@@ -196,8 +196,9 @@ def sphere_of(path: Path, cortex: Cortex) -> tuple[NDArray[np.float64], Ints]:
         When it is not there, damaged, or of another density.
     """
     places, faces = gifti_mesh(path)
-    if len(places) != cortex.n_vertices:
-        raise InputError(f"a sphere of {len(places)} vertices", path, expected=f"fsLR at {cortex.density}, {cortex.n_vertices}")
+    if len(places) != n_vertices:
+        expected = f"{n_vertices}, as of fsLR at {FSLR.get(n_vertices, 'no density')}"
+        raise InputError(f"a sphere of {len(places)} vertices", path, expected=expected)
     return places, faces
 
 

@@ -68,12 +68,11 @@ CORTEX = ("cortex-L", "cortex-R")
 GRIDS = {"91k": "32k", "170k": "59k"}
 """Density of a CIFTI file -> of its surfaces."""
 
-
 SPHERE_NAMES = (
     "tpl-fsLR_space-fsaverage_hemi-{side}_den-{density}_sphere.surf.gii",
     "fs_LR-deformed_to-fsaverage.{side}.sphere.{density}_fs_LR.surf.gii",
 )
-"""What TemplateFlow and HCP call these spheres."""
+"""What TemplateFlow and HCP call the spheres of fsLR deformed to fsaverage."""
 
 
 @dataclass(frozen=True)
@@ -263,10 +262,15 @@ def _spheres(item: Derived, name: Name) -> dict[str, Held]:
         return out
     folder, density = item.roots[SPHERES], GRIDS.get(name.entities.get("den", ""), "32k")
     for side in "LR":
-        names = [pattern.format(side=side, density=density) for pattern in SPHERE_NAMES]
-        path = next((folder / name for name in names if (folder / name).exists()), None)
+        path, names = own_sphere(folder, side, density)
         if path is None:
             what = f"no sphere of fsLR ({density}) deformed to fsaverage"
             raise MissingInputError(what, folder, expected=" or ".join(names), remedy=f"-d {SPHERES}=FOLDER")
         out[f"sphere-{side}"] = Held(path, Name({"hemi": side}, "sphere", ".surf.gii"), SPHERES, folder)
     return out
+
+
+def own_sphere(folder: Path, side: str, density: str) -> tuple[Path | None, list[str]]:
+    """A sphere of fsLR deformed to fsaverage in a folder of the user's, and the names that were looked for."""
+    names = [pattern.format(side=side, density=density) for pattern in SPHERE_NAMES]
+    return next((folder / name for name in names if (folder / name).exists()), None), names

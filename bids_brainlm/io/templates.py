@@ -56,18 +56,13 @@ def is_fetched(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-def command(template: str, query: Mapping[str, str | int]) -> str:
-    """The shell command that fetches what a query finds."""
-    arguments = ", ".join([repr(template), *(f"{key}={value!r}" for key, value in query.items())])
-    return f'python -c "from templateflow import api; api.get({arguments})"'
-
-
 def remedy(template: str, query: Mapping[str, str | int]) -> str:
-    """What to do about a file that is not there."""
-    return f"where there is a network, run: {command(template, query)}"
+    """What to do about a file that is not there: the command that fetches what a query finds."""
+    arguments = ", ".join([repr(template), *(f"{key}={value!r}" for key, value in query.items())])
+    return f'where there is a network, run: python -c "from templateflow import api; api.get({arguments})"'
 
 
-def fetch(template: str, query: Mapping[str, str | int], path: Path) -> None:
+def fetch(template: str, query: Mapping[str, str | int], path: Path, otherwise: str = "") -> None:
     """Fetch what a query finds.
 
     Parameters
@@ -77,6 +72,8 @@ def fetch(template: str, query: Mapping[str, str | int], path: Path) -> None:
         As ``templateflow.api.get`` takes it.
     path : Path
         For messages, and looked for afterwards.
+    otherwise : str
+        What else the user could do.
 
     Raises
     ------
@@ -89,11 +86,9 @@ def fetch(template: str, query: Mapping[str, str | int], path: Path) -> None:
         api.get(template, **query)
     except (OSError, RuntimeError) as error:
         why = f"TemplateFlow's file cannot be fetched ({error})"
-        raise MissingResourceError(why, path, remedy=remedy(template, query)) from error
+        raise MissingResourceError(why, path, remedy=remedy(template, query) + otherwise) from error
     if not is_fetched(path):
-        raise MissingResourceError(
-            "TemplateFlow has no such file", path, remedy=f"set TEMPLATEFLOW_HOME; {command(template, query)}"
-        )
+        raise MissingResourceError("TemplateFlow did not fetch it", path, remedy=remedy(template, query) + otherwise)
 
 
 def _query(name: str) -> dict[str, str | int]:

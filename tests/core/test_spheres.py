@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.spatial import ConvexHull
@@ -91,6 +93,21 @@ def test_triangles_without_area_are_passed_over() -> None:
     faces = np.concatenate([[[0, 0, 1], [0, 3, 2]], FACES])
     row = barycentric(np.array([[0.2, 0.3, 0.5]]), OCTAHEDRON, faces).toarray()[0]
     np.testing.assert_allclose(row, [0.2, 0.3, 0.5, 0, 0, 0], atol=1e-15)
+
+
+@pytest.mark.parametrize("side", ["L", "R"])
+def test_real_spheres_of_fsaverage_are_nested(real_data: Path, side: str) -> None:
+    """A coarser fsaverage is the beginning of a finer one: each of its vertices meets itself, and nothing else."""
+    import nibabel as nib
+
+    names = ("fsaverage5_std_sphere.{0}.10k_fsavg_{0}", "fsaverage6_std_sphere.{0}.41k_fsavg_{0}")
+    coarse, fine = (nib.load(real_data / "spheres" / f"{name.format(side)}.surf.gii") for name in names)
+    places = [np.asarray(image.darrays[0].data) for image in (coarse, fine)]
+    np.testing.assert_array_equal(nearest(places[0], places[1]).indices, np.arange(10242))
+    matrix = barycentric(places[0], places[1], fine.darrays[1].data)
+    # The files agree to 0.007 mm; an edge has 1.5 mm or more.
+    assert matrix.diagonal().min() > 0.98
+    np.testing.assert_allclose(matrix @ places[1], places[0], atol=0.05)
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,8 @@ def test_templateflow_offline_says_how_to_fetch(
     monkeypatch.setattr(api, "get", lambda *_, **__: pytest.fail("offline must not fetch"), raising=False)
     atlas = fsaverage("Y:200:7n", offline=True)
     assert (atlas.name, atlas.names) == ("Y", ("L1", "L2", "R1", "R2"))
+    assert atlas.entities == {"atlas": "Y", "seg": "7n", "scale": "200"}
+    assert atlas.title == "Y (seg-7n, scale-200)"
     assert asked[0] == {
         "template": "fsaverage", "atlas": "Y", "scale": 200, "segmentation": "7n", "suffix": "dseg", "extension": ".label.gii"
     }  # fmt: skip
@@ -269,7 +271,7 @@ def test_templateflow_offline_says_how_to_fetch(
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(api, "get", unreachable, raising=False)
-    with pytest.raises(MissingResourceError, match="cannot be fetched .no route to host"):
+    with pytest.raises(MissingResourceError, match="cannot be fetched .no route to host.*--atlas kmeans100"):
         fsaverage("Y:200:7n")
     paths.clear()
     with pytest.raises(MissingResourceError, match="no atlas 'Y:200:7n' in space fsaverage"):

@@ -11,11 +11,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.cifti2 import BrainModelAxis, LabelAxis, ScalarAxis, SeriesAxis
-from scipy.spatial import ConvexHull
+from scipy.spatial import ConvexHull, KDTree
 
 from bids_brainlm.errors import InputError, MissingInputError, MissingResourceError
+from bids_brainlm.io.atlases import load_atlas
 from bids_brainlm.io.cifti import FSLR, cifti_cortex, cifti_labels, cifti_series, cifti_tr, cortex_matrix, fslr_spheres
 from bids_brainlm.io.headers import cifti_shape
+from bids_brainlm.io.surfaces import Volume
 
 N, T = 32492, 3
 WALL = {"L": np.arange(0, N, 11), "R": np.arange(5, N, 13)}
@@ -147,8 +149,9 @@ def test_a_smooth_map_arrives_on_fsaverage(tmp_path: Path, template_home: Path) 
 
 
 def _all_corners_valid(wanted: np.ndarray, wall: np.ndarray) -> np.ndarray:
-    source, _ = fibonacci(N)
-    return np.array((wanted @ source[wall].T).max(axis=1) < np.cos(2.5 * np.sqrt(4 * np.pi / N) / 2))
+    """Points that are farther from every vertex of the wall than triangles are wide."""
+    distance, _ = KDTree(fibonacci(N)[0][wall]).query(wanted)
+    return np.asarray(distance > 1.25 * np.sqrt(4 * np.pi / N))
 
 
 def test_the_wall_has_no_value(tmp_path: Path, template_home: Path) -> None:
@@ -179,7 +182,7 @@ def test_nesting(tmp_path: Path, template_home: Path) -> None:
 def test_a_sphere_of_another_density_is_named(tmp_path: Path) -> None:
     cortex = cifti_cortex(save(tmp_path / "x.dtseries.nii", [cortex_axis("L"), cortex_axis("R")]))
     path = sphere(tmp_path / "s.surf.gii", 500)
-    with pytest.raises(InputError, match="a sphere of 500 vertices.*fsLR at 32k, 32492"):
+    with pytest.raises(InputError, match="a sphere of 500 vertices.*32492, as of fsLR at 32k"):
         cortex_matrix(cortex, (path, path), (fibonacci(50)[0],) * 2)
 
 
@@ -202,7 +205,7 @@ def test_empty_files_of_the_skeleton_are_refused_with_the_command(template_home:
     with pytest.raises(MissingResourceError, match="no route to host.*api.get"):
         fslr_spheres("32k")
     monkeypatch.setattr(api, "get", lambda *_, **__: [], raising=False)
-    with pytest.raises(MissingResourceError, match="TemplateFlow has no such file"):
+    with pytest.raises(MissingResourceError, match="TemplateFlow did not fetch it"):
         fslr_spheres("32k")
     monkeypatch.setattr(api, "get", get, raising=False)
     assert all(path.stat().st_size for path in fslr_spheres("32k"))
@@ -239,3 +242,71 @@ def test_labels(tmp_path: Path) -> None:
         cifti_labels(two)
     with pytest.raises(InputError, match="no table of labels"):
         cifti_labels(save(tmp_path / "z.dscalar.nii", axis, keys[None], ScalarAxis(["map"])))
+
+
+OCTANTS = {i + 1: f"octant {i}" for i in range(8)}
+
+
+def octant(points: np.ndarray) -> np.ndarray:
+    return 1 + (points[:, 0] > 0) + 2 * (points[:, 1] > 0) + 4 * (points[:, 2] > 0)
+
+
+def target_sphere(side: str) -> np.ndarray:
+    from nilearn.datasets import fetch_surf_fsaverage
+    from nilearn.surface import load_surf_mesh
+
+    return np.asarray(load_surf_mesh(fetch_surf_fsaverage("fsaverage5")[f"sphere_{side}"]).coordinates, dtype=float)
+
+
+def octant_atlas(folder: Path, kind: str) -> Path:
+    """Octants of fsLR's sphere, right ones numbered from the other end; the wall has no label."""
+    keys = [octant(fibonacci(N)[0]), 9 - octant(fibonacci(N)[0])]
+    if kind == "dlabel":
+        kept = [np.delete(key, WALL[side]) for key, side in zip(keys, "LR", strict=True)]
+        table = {0: ("???", (0, 0, 0, 0))} | {key: (name, (0, 0, 0, 1)) for key, name in OCTANTS.items()}
+        models = [cortex_axis("L"), cortex_axis("R"), voxels()]
+        row = np.concatenate([*kept, np.zeros(50)])[None]
+        return save(folder / "atlas-Octants_seg-4n_scale-8_den-91k_dseg.dlabel.nii", models, row, LabelAxis(["octant"], [table]))
+    for key, side in zip(keys, "LR", strict=True):
+        key[WALL[side]] = 0
+        array = nib.gifti.GiftiDataArray(key.astype(np.int32), "NIFTI_INTENT_LABEL")
+        table = nib.gifti.GiftiLabelTable()
+        for value, name in OCTANTS.items():
+            label = nib.gifti.GiftiLabel(value)
+            label.label = name
+            table.labels.append(label)
+        path = folder / f"hemi-{side}_space-fsLR_atlas-Octants_seg-4n_scale-8_den-32k_dseg.label.gii"
+        nib.save(nib.GiftiImage(darrays=[array], labeltable=table), path)
+    return path
+
+
+@pytest.mark.parametrize(("kind", "own"), [("dlabel", True), ("label.gii", False)])
+@pytest.mark.parametrize("n", [10242, 2562])
+def test_an_atlas_on_fslr_comes_to_fsaverage(tmp_path: Path, template_home: Path, kind: str, n: int, own: bool) -> None:
+    """Octants stay octants, as seen from either sphere, except where the vertex is on a border or in the wall."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    spec = octant_atlas(folder, kind)
+    for side in "LR":
+        name = f"fs_LR-deformed_to-fsaverage.{side}.sphere.32k_fs_LR.surf.gii"
+        sphere(folder / name if own else template_home / f"tpl-fsLR_space-fsaverage_hemi-{side}_den-32k_sphere.surf.gii")
+    atlas = load_atlas(str(spec), space="fsaverage", n_left=n, n_vertices=2 * n, offline=True)
+    assert atlas.names == tuple(f"{side}H_{name}" for side in "LR" for name in OCTANTS.values())
+    assert (atlas.name, atlas.segmentation, atlas.scale) == ("Octants", "4n", "8")
+    for side, labels, start in (("left", atlas.labels[:n], 0), ("right", atlas.labels[n:], 8)):
+        places = target_sphere(side)[:n]
+        wanted = octant(places) if side == "left" else 9 - octant(places)
+        _, nearest = KDTree(fibonacci(N)[0]).query(places / np.linalg.norm(places, axis=1, keepdims=True))
+        wall = np.isin(nearest, WALL[side[0].upper()])
+        np.testing.assert_array_equal(labels == 0, wall)
+        inner = ~wall & (np.abs(places).min(axis=1) > 2)  # mm of 100; vertices of fsLR are 2 mm apart
+        assert inner.mean() > 0.8
+        np.testing.assert_array_equal(labels[inner] - start, wanted[inner])
+
+
+def test_an_atlas_on_fslr_says_which_sphere_it_lacks(tmp_path: Path, template_home: Path) -> None:
+    spec = octant_atlas(tmp_path, "dlabel")
+    with pytest.raises(MissingResourceError, match="hemi-L_den-32k_sphere.*api.get..fsLR., space=.fsaverage."):
+        load_atlas(str(spec), space="fsaverage", n_left=2562, n_vertices=5124, offline=True)
+    with pytest.raises(InputError, match="an atlas of surfaces for voxels in T1w"):
+        load_atlas(str(spec), space="T1w", n_left=8, n_vertices=8, volume=Volume(np.eye(4), (2, 2, 2), np.arange(8)))
