@@ -6,14 +6,11 @@ small enough to stay in a core's cache while everything about those units is don
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from bids_brainlm.core import glm
 from bids_brainlm.core.design import trial_designs
@@ -21,13 +18,9 @@ from bids_brainlm.core.tuning import Run
 from bids_brainlm.core.types import Bools, Floats, Ints
 
 Doubles = NDArray[np.float64]
-T = TypeVar("T")
 
 WIDTH = 1024
 """Units of a block."""
-
-CONSTANT = 1e-6
-"""Share of its mean that a unit must vary by; float32 rounds at a sixteenth of that."""
 
 INDEPENDENT = 1e-6
 """Smallest eigenvalue of the trials' correlations with which they still count as having responses of their own."""
@@ -82,7 +75,7 @@ class Model:
             mean[~good] = 0.0
         block -= mean.astype(np.float32)
         spread = np.sqrt(np.einsum("tv,tv->v", block, block) / len(block))
-        good &= (spread > CONSTANT * np.abs(mean)) & (np.abs(mean) > glm.MEAN_TOLERANCE * spread)
+        good &= (spread > glm.CONSTANT * np.abs(mean)) & (np.abs(mean) > glm.MEAN_TOLERANCE * spread)
         block *= np.divide(100.0, np.abs(mean), out=np.zeros_like(mean), where=good).astype(np.float32)
         return block, good
 
@@ -95,14 +88,6 @@ def without(columns: Doubles, basis: Doubles) -> Doubles:
 def blocks(n_units: int, width: int = WIDTH) -> Iterator[slice]:
     """Slices that cover ``n_units``."""
     return (slice(start, min(start + width, n_units)) for start in range(0, n_units, width))
-
-
-def in_threads(work: Callable[[Any], T], items: Iterable[Any], threads: int) -> list[T]:
-    """Results of ``work`` for every item, in order; BLAS has one thread in each."""
-    if threads < 2:
-        return [work(item) for item in items]
-    with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, items))
 
 
 def group(shape: NDArray[np.int16], width: int = WIDTH) -> list[tuple[int, Ints]]:

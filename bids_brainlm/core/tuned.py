@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_brainlm.core import glm, repeats, ridge
-from bids_brainlm.core.blocks import Model, blocks, group, in_threads, stacked
+from bids_brainlm.core.blocks import Model, blocks, group, stacked
+from bids_brainlm.core.chunks import in_threads
 from bids_brainlm.core.noise import components, deciding, fewest, noise_pool, with_each_number
 from bids_brainlm.core.shapes import Score, cross_validated, evidence, in_sample, least_squares, on_off
 from bids_brainlm.core.tuning import STEPS, Options, Run, Tuning
@@ -154,7 +155,7 @@ class _Tuner:
     def __init__(self, estimator: Tuned, runs: list[Run], used: list[Run], options: Options) -> None:
         self.estimator, self.options, self.runs = estimator, options, runs
         self.trials = Trials.of(used)
-        models = [self._model(i) for i in range(len(runs))]
+        models = in_threads(self._model, range(len(runs)), options.threads)
         self.every = models
         self.models = [model for model, run in zip(models, runs, strict=True) if any(run is other for other in used)]
         self.left_out: dict[str, str] = {}
