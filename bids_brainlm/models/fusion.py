@@ -126,12 +126,12 @@ class BrainLM(nn.Module):
     ----------
     llm : PreTrainedModel
         Any causal language model of Hugging Face.
-    features : Features or None
+    features : Features or another module (B, T, V) -> (B, T, F), or None
     tokenizer : nn.Module or None
         (B, T, F) -> (B, K, D). Both are None for a language model alone.
     """
 
-    def __init__(self, llm: Any, features: Features | None = None, tokenizer: nn.Module | None = None) -> None:
+    def __init__(self, llm: Any, features: nn.Module | None = None, tokenizer: nn.Module | None = None) -> None:
         super().__init__()
         self.llm, self.features, self.tokenizer = llm, features, tokenizer
 

@@ -7,7 +7,8 @@ language model is named (with its revision or the hash of its files) and loaded 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,17 +141,18 @@ def train(
         precision_of(config.phases[0].precision, device),
     )
     corpora = [corpus(examples, part, llm.tokenizer, model.n_tokens, config) for part in (split.train, split.validation)]
-    history = fit(
-        model,
-        phases,
-        [schedule_of(phase, device) for phase in config.phases],
-        *corpora,
-        seed=config.run.random_seed,
-        folder=folder,
-        key=key,
-        accelerator=Accelerator(cpu=device == "cpu"),
-        label=label,
-    )
+    with _scores_once(model, affine, config) as once:
+        history = fit(
+            model,
+            phases,
+            [schedule_of(phase, device) for phase in config.phases],
+            *map(once, corpora),
+            seed=config.run.random_seed,
+            folder=folder,
+            key=key,
+            accelerator=Accelerator(cpu=device == "cpu"),
+            label=label,
+        )
     tensors = {**phases.trained_state(), **_fixed(affine, labels, basis)}
     about = {
         "config": as_tree(config),
@@ -162,6 +164,22 @@ def train(
     }
     waste = getattr(model.tokenizer, "padding_waste", None)
     return Decoder(model, llm.tokenizer, history, waste), {"tensors": tensors, "about": about}
+
+
+@contextmanager
+def _scores_once(model: BrainLM, affine: Affine, config: Config) -> Iterator[Callable[[Corpus], Corpus]]:
+    """Train on component scores that are computed once, where there are components and nothing is done to vertices in training.
+
+    Meanwhile the model takes scores and not vertices. Otherwise everything stays as it is: batches gather their rows.
+    """
+    if affine.components is None or config.model.vertex_dropout or config.model.vertex_noise:
+        yield lambda corpus: corpus
+        return
+    from_vertices, model.features = model.features, torch.nn.Identity()
+    try:
+        yield lambda corpus: corpus.mapped(affine)
+    finally:
+        model.features = None if from_vertices is None else from_vertices.to(model.device)
 
 
 def load(path: Path, config: Config) -> Decoder:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bids_brainlm.config import Request
+from bids_brainlm.core.types import Parcellation
 from bids_brainlm.io.files import write_json
 from bids_brainlm.io.names import bids_name
 from bids_brainlm.io.surfaces import Geometry
@@ -25,10 +26,10 @@ def estimator_label(request: Request) -> str:
     return "".join(filter(str.isalnum, request.config.estimate.estimator)).upper()
 
 
-def reliability_path(request: Request, participant: str, task: str, geometry: Geometry, atlas: str) -> Path:
+def reliability_path(request: Request, participant: str, task: str, geometry: Geometry, atlas: Parcellation) -> Path:
     """``sub-01/func/sub-01_task-look_space-..._atlas-..._stat-reliability_desc-LSS_statmap.tsv``: means over parcels."""
     space = {} if geometry.space == "none" else geometry.entities
-    labels = {"atlas": atlas, "stat": "reliability", "desc": estimator_label(request)}
+    labels = {**atlas.entities, "stat": "reliability", "desc": estimator_label(request)}
     named = {"sub": participant, "task": task, **space, **labels}
     return _folder(request, participant, "func") / bids_name(named, "statmap", ".tsv")
 

@@ -82,7 +82,7 @@ def _write_parcels(request: Request, participant: str, trials: Trials, maps: dic
     data = np.stack(list(maps.values()))
     means, coverage = parcel_means(data, atlas, np.isfinite(data).all(axis=0))
     means[:, coverage < least] = np.nan
-    path = reliability_path(request, participant, trials.task, trials.geometry, atlas.name)
+    path = reliability_path(request, participant, trials.task, trials.geometry, atlas)
     table = {"parcel": atlas.names, "coverage": list(coverage), **dict(zip(maps, map(list, means), strict=True))}
     tree: dict[str, Any] = {
         "Description": "Mean reliability of the responses in each parcel; n/a below MinimumCoverage.",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,21 @@ class Corpus:
 
     def batch(self, index: NDArray[np.int64], choice: Sequence[Rendered]) -> Batch:
         return collate(choice, None if self.gather is None else self.gather(index))
+
+    def mapped(self, function: Callable[[NDArray[np.float32]], NDArray[np.float32]], size: int = 32) -> Corpus:
+        """The same corpus with its responses put through a function (b, T, V) -> (b, T, F) once and kept in memory.
+
+        Parameters
+        ----------
+        function : callable
+        size : int
+            Items whose responses are in memory at a time.
+        """
+        if self.gather is None or not len(self):
+            return self
+        starts = range(0, len(self), size)
+        kept = np.concatenate([function(self.gather(np.arange(s, min(s + size, len(self))))) for s in starts])
+        return replace(self, gather=kept.__getitem__)
 
     def epoch(self, size: int, seed: Sequence[int], share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
         """Shuffled batches, one rendering drawn per item.

@@ -87,3 +87,24 @@ def test_a_corpus_of_text_alone_has_no_responses() -> None:
 )
 def test_steps_of_a_process(n: int, size: int, world: int, steps: int) -> None:
     assert n_steps(n, size, world) == steps
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_responses_are_mapped_once_and_in_blocks(size: int) -> None:
+    whole, asked = corpus(10), []
+
+    def doubled(data: np.ndarray) -> np.ndarray:
+        asked.append(len(data))
+        return np.concatenate([data, 2 * data], axis=2)
+
+    mapped = whole.mapped(doubled, size)
+    (batch,) = mapped.in_order(10)
+    for _ in range(3):
+        list(mapped.epoch(4, (0,)))
+    assert batch.vertices is not None
+    assert batch.vertices[:, 0].tolist() == [[i, 2 * i] for i in range(10)]
+    assert sum(asked) == 10
+    assert max(asked) <= size
+    text = Corpus(whole.renderings)
+    assert text.mapped(doubled) is text
+    assert len(Corpus((), whole.gather).mapped(doubled)) == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -195,7 +197,9 @@ def split_of(case: Any) -> Split:
     return Split(examples, np.arange(12), np.arange(12, 14), np.arange(14, 16))
 
 
-def settings(folder: Path, second: str, tokenizer: str = "parcelwise", components: int = 0) -> config.Config:
+def settings(
+    folder: Path, second: str, tokenizer: str = "parcelwise", components: int = 0, dropout: float = 0.2
+) -> config.Config:
     phase = {"epochs": 2, "learning_rate": 1e-2, "batch_size": 4}
     return config.build(
         {
@@ -204,7 +208,7 @@ def settings(folder: Path, second: str, tokenizer: str = "parcelwise", component
                 "tokenizer": tokenizer,
                 "components": components,
                 "lora_rank": 4,
-                "vertex_dropout": 0.2,
+                "vertex_dropout": dropout,
             },
             "run": {"device": "cpu"},
             "phases": [
@@ -242,3 +246,43 @@ def test_a_decoder_comes_back_from_its_file(
     one, two = (dict(each.model.named_parameters()) for each in (trained, again))
     assert one.keys() == two.keys()
     assert all(torch.equal(value, two[name]) and value.dtype == two[name].dtype for name, value in one.items())
+
+
+class Counted:
+    """Rows that count how often they are read."""
+
+    def __init__(self, data: np.ndarray) -> None:
+        self.data, self.shape, self.rows = data, data.shape, 0
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        out = self.data[index]
+        self.rows += len(out)
+        return out
+
+
+def test_training_on_scores_equals_training_from_vertices(
+    llm_files: Maker, training: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = split_of(training("gpt2"))
+    chosen = settings(llm_files("gpt2"), "fp32", "mlp", 5, dropout=0.0)
+    found, read = [], []
+    for name in ("scores", "vertices"):
+        if name == "vertices":
+            monkeypatch.setattr(decoder, "_scores_once", lambda *_: contextlib.nullcontext(lambda corpus: corpus))
+        counted = Counted(split.examples.recording.data)
+        examples = dataclasses.replace(split.examples, recording=dataclasses.replace(split.examples.recording, data=counted))
+        own = dataclasses.replace(split, examples=examples)
+        labels = np.zeros(9, np.int32)
+        found.append(decoder.train(own, labels, chosen, folder=tmp_path / name, key="k", label="test")[0])
+        read.append(counted.rows)
+    scores, vertices = found
+    assert len(scores.history) == 4
+    for one, two in zip(scores.history, vertices.history, strict=True):
+        assert one["train_loss"] == pytest.approx(two["train_loss"], rel=1e-4)
+        assert one["validation_loss"] == pytest.approx(two["validation_loss"], rel=1e-4)
+    # Afterwards the model takes vertices again, as interventions need it.
+    corpus = decoder.corpus(split.examples, split.test, scores.text, scores.model.n_tokens, chosen)
+    (batch,) = corpus.in_order(8)
+    torch.testing.assert_close(scores.model.nll(batch), vertices.model.nll(batch), rtol=1e-3, atol=1e-3)
+    # Four epochs of 14 examples would read 56 rows; once is enough, beside what the components are fitted on.
+    assert read[1] - read[0] == 3 * 14
