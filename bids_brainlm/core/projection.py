@@ -40,6 +40,10 @@ NOISIEST = 0.5
 """Standard deviations of relative noise above the mean from which a voxel is left out."""
 
 
+RUN = 8
+"""Columns that are fetched from memory together."""
+
+
 @dataclass(frozen=True, eq=False)
 class Projection:
     """A linear map from the columns of one matrix to those of another.
@@ -72,20 +76,33 @@ class Projection:
         return _empty(self.matrix)
 
     @cached_property
-    def _sorted(self) -> tuple[csr_array, Ints]:
-        """The matrix (V_out, n) with rows in the order of the voxels they read, and where each row then stands.
+    def compact(self) -> Projection:
+        """The same from `columns` alone."""
+        place = np.zeros(self.matrix.shape[1], dtype=np.int32)
+        place[self.columns] = np.arange(self.columns.size)
+        parts = (self.matrix.data, place[self.matrix.indices], self.matrix.indptr)
+        return Projection(csr_array(parts, shape=(self.n_out, self.columns.size)), self.n_left)
 
-        Neighbours on a sphere have distant numbers: in this order the product walks through memory once.
+    @cached_property
+    def _order(self) -> tuple[Ints, Ints]:
+        """Vertices in the order of the columns they read, and where each one then stands.
+
+        Neighbours on a sphere have distant numbers, but read the same voxels: in this order a product goes through memory once.
         """
         self.matrix.sort_indices()
         first = np.append(self.matrix.indices, 0)[self.matrix.indptr[:-1]]
         order = np.argsort(first, kind="stable")
-        rows = self.matrix[order]
-        rank = np.empty(order.size, dtype=np.int64)
-        rank[order] = np.arange(order.size)
-        place = np.zeros(self.matrix.shape[1], dtype=np.int32)
-        place[self.columns] = np.arange(self.columns.size)
-        return csr_array((rows.data, place[rows.indices], rows.indptr), shape=(self.n_out, self.columns.size)), rank
+        return order, np.argsort(order)
+
+    @cached_property
+    def _runs(self) -> tuple[csr_array, Ints]:
+        """The matrix (V_out, RUN r) with rows in that order and columns in runs, which are fetched together; and the r runs."""
+        runs = np.unique(self.columns // RUN)
+        place = np.zeros(self.matrix.shape[1] // RUN + 1, dtype=np.int32)
+        place[runs] = RUN * np.arange(runs.size)
+        rows = self.matrix[self._order[0]]
+        parts = (rows.data, place[rows.indices // RUN] + rows.indices % RUN, rows.indptr)
+        return csr_array(parts, shape=(self.n_out, RUN * runs.size)), runs
 
     def apply(self, data: NDArray[Any]) -> Floats:
         """Project every row.
@@ -105,24 +122,31 @@ class Projection:
         ValueError
             When V_in differs.
         """
-        return self._product(data, self.matrix.shape[1], self.columns)
-
-    def apply_columns(self, values: NDArray[Any]) -> Floats:
-        """`apply` to (T, n) data that hold nothing but `columns`."""
-        return self._product(values, self.columns.size, None)
-
-    def _product(self, data: NDArray[Any], width: int, columns: Ints | None) -> Floats:
-        if data.ndim != 2 or data.shape[1] != width:
-            raise ValueError(f"data of shape {data.shape}; expected (T, {width})")
-        matrix, rank = self._sorted
-        out = np.empty((len(data), self.n_out), dtype=np.float32)
+        n_in = self.matrix.shape[1]
+        if data.ndim != 2 or data.shape[1] != n_in:
+            raise ValueError(f"data of shape {data.shape}; expected (T, {n_in})")
         if data.strides[0] < data.strides[1]:
             # Time is the fastest axis: all volumes at once.
-            out[:] = (matrix @ _taken(data.T, columns))[rank].T
+            order, rank = self._order
+            fetched = _float32(np.take(data.T, self.columns, axis=0, mode="clip"))
+            out = np.ascontiguousarray((self.compact.matrix[order] @ fetched)[rank].T)
         else:
-            for row, target in zip(data, out, strict=True):
-                np.take(matrix @ _taken(row, columns), rank, out=target, mode="clip")
+            out = self._row_by_row(data)
         out[:, self.empty] = np.nan
+        return out
+
+    def _row_by_row(self, data: NDArray[Any]) -> Floats:
+        (matrix, runs), rank = self._runs, self._order[1]
+        out = np.empty((len(data), self.n_out), dtype=np.float32)
+        fetched = np.zeros((runs.size, RUN), dtype=np.float32)
+        whole = data.shape[1] // RUN
+        last = runs.size - int(runs.size > 0 and runs[-1] == whole)
+        for row, target in zip(data, out, strict=True):
+            row = _float32(row)
+            np.take(row[: whole * RUN].reshape(whole, RUN), runs[:last], axis=0, out=fetched[:last], mode="clip")
+            fetched[last:, : row.size - whole * RUN] = row[whole * RUN :]
+            # Indices are within bounds; with "clip" numpy writes without a copy in between.
+            np.take(matrix @ fetched.ravel(), rank, out=target, mode="clip")
         return out
 
     def over(self, usable: Bools) -> Projection:
@@ -141,11 +165,8 @@ def _empty(matrix: csr_array) -> Bools:
     return np.asarray(np.diff(matrix.indptr) == 0)
 
 
-def _taken(array: NDArray[Any], columns: Ints | None) -> Floats:
-    """Entries of the first axis, as float32."""
-    # Columns are within bounds; "wrap" is the mode that numpy copies fastest in.
-    taken = array if columns is None else np.take(array, columns, axis=0, mode="wrap")
-    return np.ascontiguousarray(taken, dtype=np.float32)
+def _float32(array: NDArray[Any]) -> Floats:
+    return np.ascontiguousarray(array, dtype=np.float32)
 
 
 def both(left: csr_array, right: csr_array) -> Projection:

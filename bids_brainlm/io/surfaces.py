@@ -305,7 +305,7 @@ def _projected(run: RunFiles, density: str, sampling: Sampling, cache: Path | No
         every[projection.columns[usable]] = True
         left = projection.over(every)
         projection, values = left, values[:, np.isin(projection.columns, left.columns)]
-    data = projection.apply_columns(values)
+    data = projection.compact.apply(values)
     return data, Geometry("fsaverage", density, projection.n_left, projection.n_out, method=run.rung)
 
 

@@ -1,4 +1,4 @@
-"""Series of some voxels of a NIfTI file, read a few volumes at a time, so that the whole image is never in memory."""
+"""Series of some voxels of a NIfTI file, read volume by volume, so that the whole image is never in memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from nibabel.openers import ImageOpener
 from bids_brainlm.core.types import Floats, Ints
 from bids_brainlm.errors import InputError
 from bids_brainlm.io.images import load_nifti, reading
-
-BLOCK = 2**26
-"""Bytes of voxels, as float32, that are in memory at a time."""
 
 
 def load_series(path: Path) -> Any:
@@ -51,19 +48,19 @@ def series_at(image: Any, path: Path, index: Ints) -> Floats:
     InputError
         When the file is damaged.
     """
-    proxy, n_volumes = image.dataobj, image.shape[3]
-    step = max(1, BLOCK // (4 * int(np.prod(image.shape[:3]))))
-    out = np.empty((n_volumes, index.size), dtype=np.float32)
+    proxy = image.dataobj
+    n_voxels = int(np.prod(image.shape[:3]))
+    out = np.empty((image.shape[3], index.size), dtype=np.float32)
+    # One stream from start to end: a compressed file cannot be entered in the middle.
     with reading(path, "a NIfTI file"), ImageOpener(proxy.file_like) as stream:
-        # One stream from start to end: a compressed file cannot be entered in the middle.
-        opened = type(proxy)(stream, (proxy.shape, proxy.dtype, proxy.offset, proxy.slope, proxy.inter))
-        for start in range(0, n_volumes, step):
-            block = np.asarray(opened[..., start : start + step], dtype=np.float32)
-            volumes = block.reshape(-1, block.shape[3], order="F").T
-            for row, volume in zip(out[start:], volumes, strict=False):
-                np.take(volume, index, out=row, mode="clip")
+        stream.seek(proxy.offset)
+        for row in out:
+            row[:] = np.frombuffer(stream.read(n_voxels * proxy.dtype.itemsize), dtype=proxy.dtype, count=n_voxels)[index]
         # The checksum stands at the end of a compressed file.
         stream.read()
+    if (proxy.slope, proxy.inter) != (1, 0):
+        out *= np.float32(proxy.slope)
+        out += np.float32(proxy.inter)
     return out
 
 

@@ -105,7 +105,7 @@ def test_either_order_of_memory(rng: np.random.Generator) -> None:
     c_rows = image.reshape(-1, 5).T
     assert np.shares_memory(c_rows, image)
     np.testing.assert_allclose(last.apply(c_rows), expected, atol=1e-5)
-    np.testing.assert_allclose(first.apply_columns(rows(image)[:, first.columns]), expected, atol=1e-5)
+    np.testing.assert_allclose(first.compact.apply(rows(image)[:, first.columns]), expected, atol=1e-5)
     with pytest.raises(ValueError, match=r"\(5, 503\); expected \(T, 504\)"):
         first.apply(rows(image)[:, 1:])
 
