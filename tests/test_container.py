@@ -190,7 +190,7 @@ def _labels(path: Path, side: str) -> None:
 def test_the_templates_script_asks_for_the_recipe_s_atlas_and_refuses_an_empty_file(tmp_path: Path) -> None:
     missing = _fetch(tmp_path)
     assert missing.returncode == 69
-    assert "fetch_templates: TemplateFlow's atlas cannot be fetched" in missing.stderr
+    assert "fetch_templates: TemplateFlow's file cannot be fetched" in missing.stderr
     assert "Traceback" not in missing.stderr
     # The folder now holds TemplateFlow's skeleton: every file there is, empty.
     name = "tpl-fsaverage_hemi-{}_den-164k_atlas-Schaefer2018_seg-7n_scale-100_dseg.label.gii"
@@ -199,9 +199,16 @@ def test_the_templates_script_asks_for_the_recipe_s_atlas_and_refuses_an_empty_f
     _labels(paths["L"], "L")
     assert _fetch(tmp_path).returncode == 69
     _labels(paths["R"], "R")
+    without = _fetch(tmp_path)
+    assert without.returncode == 69
+    assert "api.get('fsLR', space='fsaverage', density='32k', suffix='sphere', extension='.surf.gii')" in without.stderr
+    for side in "LR":
+        paths[f"sphere {side}"] = tmp_path / "tpl-fsLR" / f"tpl-fsLR_space-fsaverage_hemi-{side}_den-32k_sphere.surf.gii"
+        assert paths[f"sphere {side}"].stat().st_size == 0
+        paths[f"sphere {side}"].write_text("x")
     done = _fetch(tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"Schaefer2018:100:7n: 4 parcels, 2 file(s) in {tmp_path}\n")
+    assert done.stdout.startswith(f"Schaefer2018:100:7n: 4 parcels, 4 file(s) in {tmp_path}\n")
     assert all(f"{path.stat().st_size} {path.relative_to(tmp_path)}" in done.stdout for path in paths.values())
 
 

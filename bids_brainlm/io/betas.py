@@ -142,13 +142,13 @@ def write_parcel_means(
     shown = np.where(coverage >= min_coverage, means, np.float32(np.nan))
     table: dict[str, Sequence[Any]] = {"trial_id": betas.trial_ids}
     table |= {parcel: list(column) for parcel, column in zip(parcellation.names, shown.T, strict=True)}
-    fields = _fields(betas) | {"Atlas": parcellation.name, "MinimumCoverage": min_coverage}
+    fields = _fields(betas) | {"Atlas": parcellation.title, "MinimumCoverage": min_coverage}
     paths = []
     for stat, content, text in (
         ("mean", table, "Mean single-trial response of the usable vertices of each parcel; n/a below MinimumCoverage."),
         ("coverage", {"parcel": parcellation.names, "coverage": list(coverage)}, "Share of usable vertices of each parcel."),
     ):
-        folder, named = _place(out_dir, betas, stat, parcellation.name)
+        folder, named = _place(out_dir, betas, stat, parcellation.entities)
         paths.append(write_tsv(folder / bids_name(named, "statmap", ".tsv"), content))
         paths.append(write_json(folder / bids_name(named, "statmap", ".json"), {"Description": text, **fields}))
     return paths
@@ -191,10 +191,10 @@ def read_trials(path: Path) -> pd.DataFrame:
     return table
 
 
-def _place(out_dir: Path, betas: Betas, stat: str, atlas: str = "") -> tuple[Path, dict[str, str]]:
+def _place(out_dir: Path, betas: Betas, stat: str, atlas: Mapping[str, str] | None = None) -> tuple[Path, dict[str, str]]:
     """Folder and entities of a file."""
     desc = "".join(part for part in betas.estimator if part.isalnum()).upper()
-    named = run_entities(betas.entities) | betas.geometry.entities | {"atlas": atlas, "stat": stat, "desc": desc}
+    named = run_entities(betas.entities) | betas.geometry.entities | dict(atlas or {}) | {"stat": stat, "desc": desc}
     return Path(out_dir) / bids_folder(betas.entities, "func"), named
 
 
@@ -221,7 +221,7 @@ def _write_mask(folder: Path, named: Mapping[str, str], geometry: Geometry, side
 
 
 def _mask_name(named: Mapping[str, str], extension: str) -> str:
-    kept = {key: value for key, value in named.items() if key not in ("stat", "atlas")}
+    kept = {key: value for key, value in named.items() if key != "stat"}
     return bids_name(kept | {"desc": "brain"}, "mask", extension)
 
 

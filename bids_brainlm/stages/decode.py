@@ -57,7 +57,7 @@ def train(request: Request, *, participant: str, key: str) -> list[Path]:
             "fold": split.fold,
             "shared_texts": split.shared_texts,
             "padding_waste": fitted.padding_waste,
-            "atlas": atlas.name,
+            "atlas": atlas.title,
         }
         path = model_path(request, participant, trials.task, split.fold)
         checkpoint.save(path, parts["tensors"], about)

@@ -111,6 +111,16 @@ def test_parcel_means(tmp_path: Path) -> None:
     assert paths[0].read_text() == "trial_id\tLH_a\tLH_b\tRH_a\nt0\t0.1\tn/a\t3.0\nt1\t4.0\tn/a\t6.0\nt2\t7.0\tn/a\tn/a\n"
     assert list(read_tsv(paths[2])["coverage"]) == ["1.0", "0.4", "0.5"]
     assert read_json(paths[1])["MinimumCoverage"] == 0.5
+    assert read_json(paths[1])["Atlas"] == "X"
+
+
+def test_parcel_means_say_which_of_several_atlases(tmp_path: Path) -> None:
+    labels = [1, 1, 2, 0, 3, 3, 3, 0, 0]
+    atlas = Parcellation("X", "fsaverage", labels, ("LH_a", "LH_b", "RH_a"), 4, segmentation="7n", scale="100")
+    paths = write_parcel_means(tmp_path, surface(), np.ones((3, 3), np.float32), np.ones(3), atlas)
+    assert "_atlas-X_seg-7n_scale-100_stat-mean_desc-LSS_" in paths[0].name
+    assert "_atlas-X_seg-7n_scale-100_stat-coverage_desc-LSS_" in paths[2].name
+    assert read_json(paths[1])["Atlas"] == "X (seg-7n, scale-100)"
 
 
 def trials(n: int) -> pd.DataFrame:
