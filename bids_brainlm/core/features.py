@@ -21,7 +21,7 @@ Doubles = NDArray[np.float64]
 BLOCK_BYTES = 2**26
 """Size of one block of data in float64."""
 
-EXACT = 2**13
+EXACT = 2**12
 """Rows or vertices, whichever are fewer, up to which components come from the matrix of all inner products."""
 
 OVERSAMPLED, TOLERANCE = 32, 1e-3

@@ -23,7 +23,7 @@ from bids_brainlm.stages.responses import load_trials
 PANEL_BYTES = 2**28
 """Responses that a readout holds in memory at a time."""
 
-MOST = 2**13
+MOST = 2**12
 """Training examples that a readout is fitted to: it holds the inner products of all pairs of them."""
 
 
