@@ -32,7 +32,8 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 MARKED = [page for page in PAGES if "<!-- generated:" in page.read_text("utf-8")]
 ARCHITECTURE = DOCS / "explanation" / "architecture.md"
 FOREIGN_FLAGS = {
-    *("--output-spaces", "--gpus", "--init", "--read-only", "--entrypoint"),  # fMRIPrep, Docker
+    *("--output-spaces", "--cifti-output", "--fs-no-reconall", "--project-goodvoxels"),  # fMRIPrep
+    *("--gpus", "--init", "--read-only", "--entrypoint"),  # Docker
     *("--nv", "--cleanenv", "--bind", "--env", "--no-home", "--containall"),  # Apptainer
     *("--signal", "--requeue", "--dependency", "--kill-on-invalid-dep"),  # Slurm
 }
