@@ -120,9 +120,9 @@ class Estimate:
     )
     hrf_choice: str = setting(
         "auto",
-        "How the response of a vertex is chosen: cv (cross-validated on repeats), onoff (one regressor for all trials), insample "
-        "(single trials; biased to wide responses), or auto: cv where stimuli repeat across runs, else onoff.",
-        choices=("auto", "cv", "onoff", "insample"),
+        "How the response of a vertex is chosen: cv (cross-validated on repeats), onoff (one regressor for all trials), both, "
+        "insample (single trials; biased to wide responses), or auto: both where stimuli repeat across runs, else onoff.",
+        choices=("auto", "both", "cv", "onoff", "insample"),
     )
     max_components: int = setting(10, "Largest number of nuisance components that denoise and auto may take.")
     tune_on: str = setting(

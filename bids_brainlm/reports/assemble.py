@@ -20,9 +20,12 @@ from bids_brainlm.io.maps import read_maps
 from bids_brainlm.io.matrices import find_betas
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.reports import panels
+from bids_brainlm.reports.estimation import Estimation, estimation_panels, read_estimation, words
 from bids_brainlm.reports.methods import MethodFacts, PhaseFacts, bibliography, method_text
 from bids_brainlm.reports.page import GroupContent, PageContent, group_page, participant_page
 from bids_brainlm.reports.panels import Panel
+from bids_brainlm.stages import cache
+from bids_brainlm.stages.examples import kept
 from bids_brainlm.stages.outputs import find_beh, find_models, find_reliability
 from bids_brainlm.stages.responses import atlas_of
 
@@ -45,7 +48,10 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
     summary = tables["metrics"]
     sidecars = [read_json(path) for path in find_models(request, participant)]
     facts = _facts(request, participant, tables, sidecars)
+    estimates, trials = _estimates(request, participant), _trials(request, participant)
+    estimation = _estimation(request, participant, estimates)
     groups = _panels(request, participant, tables)
+    groups["estimation"] = () if estimation is None else estimation_panels(estimation, *_place(estimation.geometry))
     for panel in (panel for part in groups.values() for panel in part):
         _write_panel(request.out_dir, f"sub-{participant}", panel)
     decoded = find_beh(request, participant, "decoded")
@@ -54,7 +60,7 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
         dataset=_name(request.bids_dir),
         version=__version__,
         errors=outcome.errors,
-        warnings=_warnings(sidecars, summary),
+        warnings=(*_estimate_warnings(estimates, trials), *_warnings(sidecars)),
         overview=_overview(request, facts, sidecars),
         metrics=groups["metrics"],
         methods=method_text(facts),
@@ -63,6 +69,8 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
         predictions=None if tables["decoded"] is None else Predictions(tables["decoded"]),
         decoded_file="" if decoded is None else str(decoded.relative_to(request.out_dir)),
         summary=None if summary is None else _numbers(summary),
+        estimation_text=() if estimation is None else words(estimation),
+        estimation=groups["estimation"],
         quality=groups["quality"],
         parcels=groups["parcels"],
         training=groups["training"],
@@ -210,7 +218,39 @@ def _name(bids_dir: Path) -> str:
     return str(read_json(path).get("Name", bids_dir.name)) if path.is_file() else bids_dir.name
 
 
-def _warnings(sidecars: list[dict[str, Any]], summary: pd.DataFrame | None) -> tuple[str, ...]:
+def _estimates(request: Request, participant: str) -> list[dict[str, Any]]:
+    """Sidecars of the responses of each run."""
+    folder = request.out_dir / f"sub-{participant}"
+    return [read_json(path) for path in sorted(folder.glob("**/func/*_stat-effect_*_statmap.json"))]
+
+
+def _trials(request: Request, participant: str) -> list[pd.DataFrame]:
+    folder = request.out_dir / f"sub-{participant}"
+    return [read_tsv(path) for path in sorted(folder.glob("**/beh/*_desc-trials_events.tsv"))]
+
+
+def _estimation(request: Request, participant: str, estimates: list[dict[str, Any]]) -> Estimation | None:
+    """What was chosen for these responses, if a tuned estimator made them."""
+    found = read_estimation(cache.outputs(request.out_dir, f"sub-{participant}_tune"))
+    methods = {item.get("EstimationMethod") for item in estimates}
+    return found if found is not None and found.sidecar["EstimationMethod"] in methods else None
+
+
+def _estimate_warnings(estimates: list[dict[str, Any]], trials: list[pd.DataFrame]) -> tuple[str, ...]:
+    out = []
+    rough = sum(bool(item.get("ProjectionApproximate")) for item in estimates)
+    if rough:
+        out.append(
+            f"{rough} of {len(estimates)} runs were read from MNI volumes on the surfaces of the fsaverage template: where a "
+            "response lies on the cortex is approximate, since the participant's own folds were not known."
+        )
+    beyond, total = sum(int((~kept(table)).sum()) for table in trials), sum(map(len, trials))
+    if beyond:
+        out.append(f"{beyond} of {total} trials lie beyond the limits on motion; they were neither trained on nor decoded.")
+    return tuple(out)
+
+
+def _warnings(sidecars: list[dict[str, Any]]) -> tuple[str, ...]:
     shared = sum(item["TestExamplesSharingATextWithTraining"] for item in sidecars)
     total = sum(item["NumberOfExamples"]["test"] for item in sidecars)
     out = []
@@ -228,6 +268,7 @@ def _overview(request: Request, facts: MethodFacts, sidecars: list[dict[str, Any
     rows = [
         ("Trials", f"{facts.n_trials} of {facts.n_stimuli} stimuli in {facts.n_runs} runs" if facts.n_trials else ""),
         ("Responses", f"{facts.estimator.upper()} in {where}, {facts.n_vertices:,} vertices" if facts.n_vertices else ""),
+        ("Brought to the surface from", "; ".join(facts.projections)),
         ("Unusable vertices", f"{facts.n_masked:,} (masked)" if facts.n_vertices else ""),
         ("Parcels", f"{facts.n_parcels} of {facts.atlas}" if facts.n_parcels else ""),
         ("Padding of the parcel product", "" if waste is None else f"{waste:.0%}"),
@@ -240,10 +281,8 @@ def _overview(request: Request, facts: MethodFacts, sidecars: list[dict[str, Any
 
 def _facts(request: Request, participant: str, tables: dict[str, Any], sidecars: list[dict[str, Any]]) -> MethodFacts:
     config = request.config
-    estimates = [
-        read_json(p) for p in sorted((request.out_dir / f"sub-{participant}").glob("**/func/*_stat-effect_*_statmap.json"))
-    ]
-    trials = [read_tsv(p) for p in sorted((request.out_dir / f"sub-{participant}").glob("**/beh/*_desc-trials_events.tsv"))]
+    estimates, trials = _estimates(request, participant), _trials(request, participant)
+    estimation = _estimation(request, participant, estimates)
     geometry = _geometry(request, participant)
     counts = [item["NumberOfExamples"] for item in sidecars]
     atlas = request.out_dir / f"sub-{participant}"
@@ -263,6 +302,10 @@ def _facts(request: Request, participant: str, tables: dict[str, Any], sidecars:
         n_masked=max((int(item.get("NumberOfUnusableVertices", 0)) for item in estimates), default=0),
         estimator=config.estimate.estimator,
         hrf=config.estimate.hrf,
+        noise_model=estimates[0].get("NoiseModel", "") if estimates else "",
+        projections=tuple(sorted({item["ProjectionMethod"] for item in estimates if "ProjectionMethod" in item})),
+        approximate=any(item.get("ProjectionApproximate") for item in estimates),
+        tuning={} if estimation is None else estimation.sidecar,
         high_pass=config.estimate.high_pass,
         confounds=tuple(estimates[0].get("Confounds", ())) if estimates else (),
         center=config.estimate.center,

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 TEMPLATES = files("bids_brainlm") / "data" / "templates" / "reports"
 _CITATION = re.compile(r"\[@([\w-]+(?:; ?@[\w-]+)*)\]")
@@ -52,6 +54,10 @@ class MethodFacts:
     n_masked: int = 0
     estimator: str = ""
     hrf: str = ""
+    noise_model: str = ""
+    tuning: Mapping[str, Any] = field(default_factory=dict)  # sidecar of stage tune
+    projections: tuple[str, ...] = ()
+    approximate: bool = False
     high_pass: float = 0.0
     confounds: tuple[str, ...] = ()
     center: str = ""
@@ -159,11 +165,16 @@ def _responses(f: MethodFacts) -> list[str]:
         out.append(f"{_count(f.n_runs, 'BOLD run')}{who}{prepared} were read{where} from a BIDS dataset [@bids].")
     elif f.n_runs or f.n_trials:
         out.append(f"Ready single-trial responses{who} were read.")
+    if f.projections:
+        rough = ", which is approximate" if f.approximate else ""
+        out.append(f"Series were brought to the fsaverage surface here, by sampling from: {'; '.join(f.projections)}{rough}.")
     if f.n_vertices:
         kept = f"Of {f.n_vertices:,} vertices or voxels, {f.n_masked:,} were constant or not finite and left out."
         out.append(kept if f.n_masked else f"Each recording has {f.n_vertices:,} vertices or voxels.")
     if f.estimator:
         out.append(_glm(f))
+    if f.tuning:
+        out += _tuned(f)
     if f.center in ("run", "session"):
         out.append(f"The mean over the trials of each {f.center} was removed from every vertex, which uses no labels.")
     if f.n_parcels:
@@ -184,10 +195,45 @@ def _glm(f: MethodFacts) -> str:
     nuisance = [f"cosine drifts below {f.high_pass:.3g} Hz"] * bool(f.high_pass)
     nuisance += [f"the confounds {', '.join(f.confounds)}"] * bool(f.confounds)
     beside = f", beside {' and '.join(nuisance)}" if nuisance else ""
-    response = (
-        f"The response to each trial, in percent signal change, was estimated {kinds.get(f.estimator, f'with {f.estimator}')}"
-    )
-    return f"{response}{hrf.get(f.hrf, '')}{beside} [@nilearn]."
+    if f.tuning:
+        one = "in one model for all trials of a run" if f.tuning["TrialModel"] == "lsa" else "with least squares separate [@lss]"
+        how, response_form = one, ""
+    else:
+        how, response_form = kinds.get(f.estimator, f"with {f.estimator}"), hrf.get(f.hrf, "")
+    noise = " under first-order autoregressive noise" if f.noise_model == "ar1" else ""
+    return f"The response to each trial, in percent signal change, was estimated {how}{response_form}{noise}{beside} [@nilearn]."
+
+
+def _tuned(f: MethodFacts) -> list[str]:
+    """What was chosen before; the form of the chain is that of GLMsingle."""
+    about, out = f.tuning, []
+    steps = about["EstimationSteps"]
+    if steps:
+        out.append("Choices that all runs made together followed the form of GLMsingle [@glmsingle], in code of our own.")
+    if "hrf" in steps:
+        ways = {
+            "onoff": "for which one regressor for all trials explained most variance",
+            "cv": "with which trials predicted repeats of their stimulus in other runs best",
+            "both": "that suited the mean response and predicted repeats in other runs best",
+            "insample": "with which all trials together explained most variance",
+        }
+        out.append(f"Every vertex got the response of a library {ways.get(about['HRFChoice'], 'that suited it best')}.")
+    if "denoise" in steps:
+        n = about["NumberOfComponents"]
+        taken = f"the first {n} of them were taken out of each run" if n else "which asked for none"
+        out.append(
+            "Principal components of vertices that the task hardly moved were candidates for nuisance [@glmdenoise], their "
+            f"number being chosen by the agreement of repeats across runs: {taken}."
+        )
+    if "ridge" in steps:
+        out.append(
+            "Responses were shrunk by fractional ridge regression [@fracridge], the fraction of each vertex chosen by the "
+            "agreement of repeats across runs, and brought back to the scale of ordinary least squares."
+        )
+    names = {"hrf": "the choice of responses", "denoise": "the nuisance components", "ridge": "fractional ridge"}
+    out += [f"Left out was {names.get(step, step)}: {why}." for step, why in about["StepsLeftOut"].items()]
+    held_out = "runs without a test trial" if about["OtherRuns"] else "all runs, those with test trials among them"
+    return [*out, f"These choices saw {held_out}, and no text."]
 
 
 def _model(f: MethodFacts) -> list[str]:
@@ -217,7 +263,8 @@ def _training(f: MethodFacts) -> list[str]:
         scheme = f"in {f.folds} folds, whose test predictions were pooled" if f.folds > 1 else "once"
         sizes = f"{f.n_train:,} training, {f.n_validation:,} validation and {f.n_texts_test:,} test examples"
         out.append(f"Trials were split by {f.group or 'stimulus'} {scheme} ({sizes}{' a fold' if f.folds > 1 else ''}).")
-        out.append("Whatever was fitted with labels or across trials was fitted on training examples alone.")
+        but = ", but for the choices of the estimator" if f.tuning and not f.tuning["OtherRuns"] else ""
+        out.append(f"Whatever was fitted with labels or across trials was fitted on training examples alone{but}.")
     if f.average:
         out.append(f"Repeats of a stimulus were averaged in {' and '.join(f.average)}.")
     if f.shared_texts:

@@ -83,13 +83,17 @@ class PageContent(_Common):
         Path of the decoded-text table relative to the page.
     summary : DataFrame or None
         Metrics table (`bids_brainlm.evaluation.table.summary`).
-    quality, parcels, training : tuples of Panel
+    estimation_text : tuple of str
+        Sentences on how the responses were estimated.
+    estimation, quality, parcels, training : tuples of Panel
     """
 
     test: PrimaryTest | None = None
     predictions: Predictions | None = None
     decoded_file: str = ""
     summary: pd.DataFrame | None = None
+    estimation_text: tuple[str, ...] = ()
+    estimation: tuple[Panel, ...] = ()
     quality: tuple[Panel, ...] = ()
     parcels: tuple[Panel, ...] = ()
     training: tuple[Panel, ...] = ()
@@ -113,6 +117,7 @@ def participant_page(page: PageContent) -> str:
     """HTML of a participant's report."""
     groups = [
         ("training", "Training", "", page.training),
+        ("estimation", "Estimation of the responses", " ".join(page.estimation_text), page.estimation),
         ("quality", "Quality of the responses", "", page.quality),
         ("parcels", "Parcels", "", page.parcels),
     ]
@@ -121,7 +126,7 @@ def participant_page(page: PageContent) -> str:
     sections = [("summary", "Summary")] * bool(cards or page.overview or page.warnings or (page.errors and page.test))
     sections += [("texts", "Decoded text")] * (page.predictions is not None)
     sections += [("metrics", "Metrics")] * bool(page.metrics or table["rows"])
-    sections += [(anchor, name.partition(" ")[0]) for anchor, name, _, items in groups if items]
+    sections += [(anchor, name.partition(" ")[0]) for anchor, name, intro, items in groups if items or intro]
     decoded = {} if page.predictions is None else _decoded(page.predictions)
     first = _first_line(page.errors, page.test.verdict if page.test else "", bool(page.test and page.test.significant))
     return _render("participant", page, first, sections, groups=groups, table=table, decoded=decoded, cards=cards)

@@ -46,11 +46,13 @@ class Panel:
         return f"data:{kind};base64,{base64.b64encode(self.image).decode()}"
 
 
-def _drawing(name: str, figure: Figure, alt: str, caption: str = "") -> Panel:
+def drawing(name: str, figure: Figure, alt: str, caption: str = "") -> Panel:
+    """A chart, as SVG."""
     return Panel(name, figures.as_svg(figure).encode(), ".svg", _width(figure), alt, caption)
 
 
-def _picture(name: str, figure: Figure, alt: str, caption: str = "") -> Panel:
+def picture(name: str, figure: Figure, alt: str, caption: str = "") -> Panel:
+    """A map, as PNG."""
     return Panel(name, figures.as_png(figure, dpi=160), ".png", _width(figure), alt, caption)
 
 
@@ -65,7 +67,7 @@ def training(history: pd.DataFrame) -> Panel:
         f"{phase}: training {row.train_loss:.2f}, validation {row.validation_loss:.2f}" for phase, row in last.iterrows()
     )
     caption = "Loss in each epoch. A ring marks the epoch with the smallest validation loss, whose weights were kept."
-    return _drawing(
+    return drawing(
         "training", figures.training_curves(history), f"Loss curves of training. Last epoch, nats a token: {numbers}.", caption
     )
 
@@ -81,7 +83,7 @@ def metrics(summary: pd.DataFrame) -> Panel:
     caption = (
         "Means over test texts with 95 % intervals over stimuli. Dotted: mean of the facts when labels are permuted within runs."
     )
-    return _drawing("metrics", figures.metrics_figure(summary), f"Metrics by condition. {numbers}.", caption)
+    return drawing("metrics", figures.metrics_figure(summary), f"Metrics by condition. {numbers}.", caption)
 
 
 def reliability(values: ArrayLike, n_left: int | None = None, mask: NDArray[np.bool_] | None = None) -> tuple[Panel, ...]:
@@ -97,7 +99,7 @@ def reliability(values: ArrayLike, n_left: int | None = None, mask: NDArray[np.b
     middle = f"median {np.median(known):.2f}, 95th percentile {np.quantile(known, 0.95):.2f}" if known.size else "no values"
     label = "Split-half reliability (r)"
     caption = "Correlation, over stimuli, of the mean response in one half of the repeats with that in the other."
-    out = [_drawing("reliability", figures.histogram(numbers, label), f"Histogram of split-half reliability: {middle}.", caption)]
+    out = [drawing("reliability", figures.histogram(numbers, label), f"Histogram of split-half reliability: {middle}.", caption)]
     out += value_map("reliabilitymap", numbers, label, n_left, mask, "Where responses are reliable.")
     return tuple(out)
 
@@ -118,20 +120,27 @@ def noise_ceiling(values: ArrayLike, n_left: int | None = None, mask: NDArray[np
         "Share of the variance of single trials that repeats of a stimulus have in common, z-scored in each session: no model "
         "explains more."
     )
-    out = [_drawing("noiseceiling", figures.histogram(numbers, label), f"Histogram of the noise ceiling: {middle}.", caption)]
+    out = [drawing("noiseceiling", figures.histogram(numbers, label), f"Histogram of the noise ceiling: {middle}.", caption)]
     out += value_map("noiseceilingmap", numbers, label, n_left, mask, "Where there is something to explain.")
     return tuple(out)
 
 
 def value_map(
-    name: str, values: ArrayLike, label: str, n_left: int | None = None, mask: NDArray[np.bool_] | None = None, caption: str = ""
+    name: str,
+    values: ArrayLike,
+    label: str,
+    n_left: int | None = None,
+    mask: NDArray[np.bool_] | None = None,
+    caption: str = "",
+    limits: tuple[float, float] | None = None,
 ) -> tuple[Panel, ...]:
     """Map of one value a vertex or voxel; nothing where there is neither a surface nor a volume."""
     if n_left is not None:
         alt = f"{label} on four views of the inflated cortex."
-        return (_picture(name, brains.surface_map(values, n_left, label), alt, caption),)
+        return (picture(name, brains.surface_map(values, n_left, label, limits), alt, caption),)
     if mask is not None:
-        return (_picture(name, brains.volume_map(values, mask, label), f"{label} in slices of the volume.", caption),)
+        figure = brains.volume_map(values, mask, label, limits)
+        return (picture(name, figure, f"{label} in slices of the volume.", caption),)
     return ()
 
 
@@ -141,10 +150,10 @@ def parcels(parcellation: Parcellation, mask: NDArray[np.bool_] | None = None) -
     caption = f"{count}; each becomes one brain token. Vertices in grey belong to none."
     if mask is not None:
         figure = brains.volume_map(np.where(parcellation.labels > 0, parcellation.labels, np.nan), mask, "Parcel")
-        return (_picture("parcels", figure, f"{count} in slices of the volume.", caption.replace("Vertices", "Voxels")),)
+        return (picture("parcels", figure, f"{count} in slices of the volume.", caption.replace("Vertices", "Voxels")),)
     if 0 < parcellation.n_left < parcellation.labels.size:
         figure = brains.parcel_map(parcellation.labels, parcellation.n_left)
-        return (_picture("parcels", figure, f"{count} on four views of the inflated cortex.", caption),)
+        return (picture("parcels", figure, f"{count} on four views of the inflated cortex.", caption),)
     return ()
 
 
@@ -155,4 +164,4 @@ def group(
     bars = "One line a participant; bars are 95 % intervals over stimuli."
     caption = f"{bars} Gain: nats by which the right texts are likelier given their own brain."
     alt = f"Metrics by condition of {len(summaries)} participants."
-    return _drawing("group", figures.group_figure(summaries, shown), alt, caption)
+    return drawing("group", figures.group_figure(summaries, shown), alt, caption)

@@ -201,6 +201,13 @@ def void(out_dir: Path, name: str) -> set[Path]:
     return {out_dir / path for path in stamp.get("outputs", {})}
 
 
+def discard(out_dir: Path, name: str) -> None:
+    """Take away what a stage wrote that the plan does not have any more, and its stamp."""
+    for path in void(out_dir, name):
+        path.unlink(missing_ok=True)
+    stamp_path(out_dir, name).unlink(missing_ok=True)
+
+
 def _write(out_dir: Path, name: str, stamp: Mapping[str, Any]) -> None:
     with atomic_write(stamp_path(out_dir, name)) as partial:
         partial.write_text(json.dumps(stamp, indent=1))

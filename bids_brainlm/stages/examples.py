@@ -59,7 +59,7 @@ def examples_of(request: Request, trials: Trials) -> Examples:
     texts = load_texts(request.bids_dir, config.text, trials.table, trials.path)
     default = config.text.prompts[0] if config.text.prompts else ""
     groups = _groups(trials, texts.stimulus, config.split.group)
-    keep = _kept(trials.table) & np.asarray(texts.keep)
+    keep = kept(trials.table) & np.asarray(texts.keep)
     names = trials.table["trial_id"].astype(str).tolist()
     rows, prompts, references, ids = [], [], [], []
     for row, items in enumerate(texts.items):
@@ -89,8 +89,8 @@ def examples_of(request: Request, trials: Trials) -> Examples:
         raise InputError(f"the trials cannot be used: {error}", trials.path, expected=expected) from error
 
 
-def _kept(table: pd.DataFrame) -> NDArray[np.bool_]:
-    """(R,) bool: trials that the table does not take back (column ``keep``)."""
+def kept(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """(R,) bool: trials that their table does not take back (column ``keep``)."""
     if "keep" not in table:
         return np.ones(len(table), dtype=np.bool_)
     return np.asarray(table["keep"].map(lambda value: str(value).lower() not in ("false", "0")), dtype=np.bool_)

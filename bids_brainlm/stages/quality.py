@@ -84,4 +84,5 @@ def diagnosed(run: RunFiles, trials: pd.DataFrame, design: Any, nuisance: Any) -
     nuisance : (T, q)
     """
     found = trial_diagnostics(design, nuisance)
-    return trials.assign(leverage=found.leverage, vif=found.vif, **motion_of(run, trials))
+    columns = {"leverage": found.leverage, "vif": found.vif, **motion_of(run, trials)}
+    return trials.assign(**{name: values.round(4) for name, values in columns.items()})

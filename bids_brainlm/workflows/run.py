@@ -152,6 +152,9 @@ def _run(request: Request, asked: Sequence[str], record: Record, held: ExitStack
             _clean_up_after_kill(request, who)
             # It may have been finished by the run that held the lock.
             stale[who] = _to_run(request, record.plans[who])
+            if all(stage.kind != "tune" for stage in record.plans[who]):
+                # Of another estimator.
+                cache.discard(request.out_dir, f"sub-{who}_tune")
     record.executed = stale
     try:
         refuse_unready(request, (stage for stages in stale.values() for stage in stages))
