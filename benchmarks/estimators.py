@@ -187,9 +187,8 @@ def accuracy(n_vertices: int, seeds: int, choices: bool) -> None:
                 betas = tuned(step, truth.runs, Options(hrf_choice=choice))
                 table.setdefault(step if choice == "auto" else f"{step}, {choice}", []).append(scores(betas, truth))
         base = np.array(table["lsa"])[:, 0]
-        print(
-            f"{name}: {kind}, {n_vertices} vertices, {seeds} seeds\n{'':18s} r                gain over lsa    identified       errors"
-        )
+        print(f"{name}: {kind}, {n_vertices} vertices, {seeds} seeds")
+        print(f"{'':18s} r                gain over lsa    identified       errors")
         for label, found in table.items():
             values = np.array(found)
             columns = [values[:, 0], values[:, 0] - base, values[:, 1], values[:, 2]]

@@ -29,11 +29,9 @@ LENGTH = 32.0
 PEAKS = (3.5, 4.2, 5.0, 5.8, 6.8, 7.8, 9.0)
 """Seconds to the peak, of the shapes of `library`."""
 
-WIDTHS = (0.6, 0.9, 1.4)
-"""Dispersions (s) of the peak, of the shapes of `library`; 0.9 is that of ``glover``."""
-
-UNDERSHOOT = (10.0, 1.0, 0.2)
-"""Seconds from peak to undershoot, its dispersion (s) and its ratio, of the shapes of `library`."""
+FORMS = ((0.6, 0.15, 10.0, 1.0), (0.9, 0.48, 6.0, 0.9), (1.3, 0.15, 10.0, 1.0))
+"""Narrow, canonical and wide form of the shapes of `library`: dispersion of the peak (s), then ratio of the undershoot, seconds
+from peak to undershoot, its dispersion (s). The middle one is that of ``glover``, whose deep undershoot suits long blocks."""
 
 
 def _gamma_density(times: Doubles, shape: float, scale: float) -> Doubles:
@@ -60,8 +58,8 @@ HRFS: dict[str, Callable[[Doubles], Doubles]] = {
 def library(step: float = 0.1) -> Doubles:
     """Shapes to choose from, for units whose response is earlier, later, narrower or wider than the canonical one.
 
-    The family is the double gamma of `HRFS`: every peak time of `PEAKS` with every dispersion of `WIDTHS`, so that the peak lies
-    where it is said whatever the width.
+    The family is the double gamma of `HRFS`: every peak time of `PEAKS` in every form of `FORMS`. The deep undershoot pulls the
+    peak forward by up to 0.3 s.
 
     Parameters
     ----------
@@ -74,9 +72,8 @@ def library(step: float = 0.1) -> Doubles:
         Samples over `LENGTH` seconds from 0, each row with sum 1; earliest first, narrow before wide.
     """
     times = np.arange(round(LENGTH / step), dtype=np.float64) * step
-    delay, dispersion, ratio = UNDERSHOOT
     shapes = []
-    for peak, width in itertools.product(PEAKS, WIDTHS):
+    for peak, (width, ratio, delay, dispersion) in itertools.product(PEAKS, FORMS):
         # The mode of a gamma density is its mean less its scale.
         rise = _gamma_density(times, (peak + width) / width, width)
         fall = _gamma_density(times, (peak + delay + dispersion) / dispersion, dispersion)

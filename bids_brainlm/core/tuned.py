@@ -26,7 +26,7 @@ from bids_brainlm.core import glm, repeats, ridge
 from bids_brainlm.core.blocks import Model, blocks, group, stacked
 from bids_brainlm.core.chunks import in_threads
 from bids_brainlm.core.noise import components, deciding, fewest, noise_pool, with_each_number
-from bids_brainlm.core.shapes import Score, cross_validated, evidence, in_sample, least_squares, on_off
+from bids_brainlm.core.shapes import Score, both, cross_validated, explained, in_sample, least_squares, on_off, prior
 from bids_brainlm.core.tuning import STEPS, Options, Run, Tuning
 from bids_brainlm.core.types import Bools, Floats, Ints
 from bids_brainlm.registry import estimators
@@ -233,8 +233,8 @@ class _Tuner:
         sessions = {run.session for run in (model.run for model in self.models)}
         mean = [replace(model, trials=model.trials.mean(axis=0, keepdims=True)) for model in self.models]
         parts = {session: [i for i, model in enumerate(mean) if model.run.session == session] for session in sorted(sessions)}
-        scores = {session: on_off([mean[i] for i in members]) for session, members in parts.items()}
-        whole = on_off(mean)
+        scores = {session: explained([mean[i] for i in members]) for session, members in parts.items()}
+        whole = explained(mean)
         n = self._n_units()
         r2, usable, bright = np.zeros(n, np.float32), np.zeros(n, np.bool_), np.zeros(n, np.float32)
         own = {session: np.zeros(n, np.float32) for session in sessions}
@@ -278,18 +278,18 @@ class _Tuner:
         cleaned = [model.cleaned(each) for model, each in zip(self.models, self._used(found), strict=True)]
         candidates = np.flatnonzero(allowed)
         cleaned = [replace(model, trials=model.trials[candidates]) for model in cleaned]
-        criterion = self._criterion(how, cleaned)
+        criterion, before = self._criterion(how, cleaned), prior(self.options.shapes[candidates], self.options.step)[:, None]
         hrf, best = np.zeros(usable.size, np.int16), np.zeros(usable.size, np.float32)
 
         def look(part: slice) -> None:
-            scores = criterion(stacked(cleaned, part)[0])
+            scores = criterion(stacked(cleaned, part)[0]) + before
             hrf[part], best[part] = candidates[scores.argmax(axis=0)], scores.max(axis=0)
 
         in_threads(look, blocks(usable.size), self.options.threads)
         return hrf, best, how
 
     def _criterion(self, how: str, models: Sequence[Model]) -> Score:
-        by_repeats = {"cv": cross_validated, "both": evidence}
+        by_repeats = {"cv": cross_validated, "both": both}
         if how in by_repeats:
             return by_repeats[how](models, self.trials.rows, self.trials.average, self.trials.session)
         return {"onoff": on_off, "insample": in_sample}[how](models)
