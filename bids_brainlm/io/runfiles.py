@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +45,7 @@ class RunFiles:
     events : Path
     sidecar : dict
         JSON fields merged by inheritance: raw data set < other series of the same run < the BOLD series itself.
-        ``RepetitionTime`` (s) is always there.
+        ``RepetitionTime`` (s) or ``VolumeTiming`` is always there.
     sources : tuple of str
         BIDS URIs of the files above.
     space : str
@@ -268,8 +268,8 @@ def _sidecar(bids_dir: Path, item: Derived, bold: Held, folders: Folders) -> dic
             if held.root == bold.root and is_bold(held.name, {}):
                 fields |= _own(held, folders)
     fields |= own
-    if "RepetitionTime" not in fields:
-        raise _no_tr(item, bold.path, fields)
+    if not fields.keys() & {"RepetitionTime", "VolumeTiming"}:
+        raise _no_tr(item, bold.path)
     return fields
 
 
@@ -278,10 +278,7 @@ def _own(held: Held, folders: Folders) -> dict[str, Any]:
     return merged([item.path for item in found])
 
 
-def _no_tr(item: Derived, path: Path, fields: Mapping[str, Any]) -> InputError:
-    if "VolumeTiming" in fields:
-        what = f"{item.stem} has VolumeTiming (sparse sampling), but no RepetitionTime"
-        return InputError(what, path, expected="volumes at equal distances", remedy="leave the run out: --run-id, --task-id")
+def _no_tr(item: Derived, path: Path) -> InputError:
     sidecar = f"task-{item.entities.get('task', 'x')}_bold.json"
     remedy = f"add RepetitionTime (s) to the sidecar of the raw BOLD, e.g. {sidecar}"
     return MissingInputError(f"no RepetitionTime for {item.stem}", path, expected="a JSON sidecar that has it", remedy=remedy)

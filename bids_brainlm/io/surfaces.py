@@ -3,8 +3,7 @@
 Columns are vertices, left hemisphere first, or the voxels of a mask in C order. The *density* of an fsaverage surface is
 known by its number of vertices alone: fMRIPrep has written 164k surfaces under the name of 41k (nipreps/fmriprep #1843).
 The vertices of a coarse fsaverage are the first ones of every finer one, so a lower density is had by *truncation*
-of each hemisphere. Time point k of the series lies at ``start_time + k * tr``: with slice timing correction that is the
-middle of the acquisition, not its start.
+of each hemisphere. When the volumes were taken is said by `bids_brainlm.io.timing`.
 
 A run on a lower rung of the ladder to fsaverage (`bids_brainlm.io.rungs`) is projected while it is read: of its voxels or columns
 only those that a vertex reads are kept in memory. Those that do not vary in the run, such as voxels outside of the field of view,
@@ -14,11 +13,9 @@ do not count, and a vertex without any other has NaN.
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,13 +30,10 @@ from bids_brainlm.io.meshes import PER_HEMISPHERE
 from bids_brainlm.io.projection import DENSITY, Sampling, is_projected, projection_of
 from bids_brainlm.io.runfiles import RunFiles
 from bids_brainlm.io.rungs import CIFTI_RUNG, TEMPLATE
+from bids_brainlm.io.timing import timing
 from bids_brainlm.io.voxels import file_order, load_series, series_at
 
 LOGGER = logging.getLogger(__name__)
-
-
-LONGEST = 100.0
-"""s above which a time from a sidecar is taken for milliseconds."""
 
 _ONE_GRID = "use masks and BOLD series of one fMRIPrep run"
 
@@ -113,16 +107,13 @@ class Bold:
     data : (T, V) float32
         As preprocessed, no scaling.
     geometry : Geometry
-    tr : float
-        s from one volume to the next.
-    start_time : float
-        s of volume 0 after the onset 0 of the events.
+    frame_times : (T,) float64
+        s of every volume after the onset 0 of the events.
     """
 
     data: Floats
     geometry: Geometry
-    tr: float
-    start_time: float
+    frame_times: NDArray[np.float64]
 
     @property
     def n_left(self) -> int:
@@ -179,30 +170,10 @@ def load_bold(
         data, geometry = _projected(run, density or DENSITY, sampling or Sampling(), cache, offline)
     else:
         data, geometry = _surfaces(run, density) if len(run.bold) == 2 else _volume(run, mask)
-    tr, start_time = timing(run.sidecar, run.bold[0])
-    _compare_tr(run, tr)
-    return Bold(data, geometry, tr, start_time)
-
-
-def timing(sidecar: Mapping[str, Any], path: Path) -> tuple[float, float]:
-    """TR and time of volume 0, both in s.
-
-    ``StartTime`` is used when it is given. fMRIPrep before 20.2.4 corrected slice timing to the middle of the TR without
-    writing it, so TR / 2 is taken where the series was corrected and there is none.
-    """
-    tr, start = sidecar.get("RepetitionTime"), sidecar.get("StartTime")
-    for name, value, low in (("RepetitionTime", tr, 0.0), ("StartTime", start, -math.inf)):
-        number = isinstance(value, int | float) and not isinstance(value, bool) and low < value < LONGEST
-        if not number and not (name == "StartTime" and value is None):
-            expected = f"a number of seconds{', more than 0' if low == 0 else ''} and less than {LONGEST:g}"
-            raise InputError(f"{name} is {value!r}", path, expected=expected, remedy="correct the JSON sidecar")
-    seconds = float(sidecar["RepetitionTime"])
-    if start is not None:
-        return seconds, float(start)
-    if sidecar.get("SliceTimingCorrected") is True:
-        LOGGER.warning("%s was slice-time corrected, but no StartTime is given; TR / 2 is taken", path.name)
-        return seconds, seconds / 2
-    return seconds, 0.0
+    times = timing(run.sidecar, run.bold[0])
+    if times.tr:
+        _compare_tr(run, times.tr)
+    return Bold(data, geometry, times.frames(len(data), run.bold[0]))
 
 
 def _compare_tr(run: RunFiles, tr: float) -> None:

@@ -39,7 +39,8 @@ from bids_brainlm.io.names import parse
 from bids_brainlm.io.projection import DENSITY, is_projected
 from bids_brainlm.io.runfiles import RunFiles
 from bids_brainlm.io.rungs import CIFTI_RUNG, GIVEN
-from bids_brainlm.io.surfaces import density_of, surface_geometry, timing
+from bids_brainlm.io.surfaces import density_of, surface_geometry
+from bids_brainlm.io.timing import timing
 from bids_brainlm.stages import costs
 from bids_brainlm.stages.cache import read_stamp
 from bids_brainlm.stages.costs import KINDS, MASK_SHARE, OF_BOLD, PER_RUN, Sizes
@@ -282,10 +283,10 @@ def _runs(request: Request, participant: str, faults: list[BrainLMError]) -> lis
 def _run_plan(request: Request, run: RunFiles, trials: pd.DataFrame | None, note: str, faults: list[BrainLMError]) -> RunPlan:
     """Sizes of one run; ``trials`` are those with a text, or None, of which the note says why."""
     plan = RunPlan(stem(run), run.space, rung=run.rung, note="" if trials is not None else note)
-    start = 0.0
+    times = None
     with collecting(faults):
-        tr, start = timing(run.sidecar, run.bold[0])
-        plan = replace(plan, tr=tr)
+        times = timing(run.sidecar, run.bold[0])
+        plan = replace(plan, tr=times.tr)
     with collecting(faults):
         n_volumes, n_units, density = _shape(request, run)
         plan = replace(plan, n_volumes=n_volumes, n_units=n_units, density=density, volume=_is_volume(run))
@@ -295,8 +296,8 @@ def _run_plan(request: Request, run: RunFiles, trials: pd.DataFrame | None, note
         if run.confounds is not None:
             chosen_columns(request.config.input.confounds, read_header(run.confounds), run.confounds)
     with collecting(faults):
-        if plan.n_volumes and plan.tr:
-            _refuse_outside(request, run, trials, start + plan.tr * np.arange(plan.n_volumes))
+        if plan.n_volumes and times:
+            _refuse_outside(request, run, trials, times.frames(plan.n_volumes, run.bold[0]))
     return plan
 
 

@@ -18,7 +18,7 @@ from bids_brainlm.core.types import Bools
 from bids_brainlm.errors import InputError
 from bids_brainlm.io.confounds import load_motion
 from bids_brainlm.io.runfiles import RunFiles
-from bids_brainlm.io.surfaces import timing
+from bids_brainlm.io.timing import timing
 
 Doubles = NDArray[np.float64]
 
@@ -36,8 +36,7 @@ def motion_of(run: RunFiles, trials: pd.DataFrame) -> dict[str, Doubles]:
     if run.confounds is None:
         return {"fd_mean": unknown, "outlier_share": unknown}
     displacement, outlier = load_motion(run.confounds)
-    tr, start = timing(run.sidecar, run.bold[0])
-    frames = start + tr * np.arange(displacement.size)
+    frames = timing(run.sidecar, run.bold[0]).frames(displacement.size, run.confounds)
     mean, share = motion_in_window(
         trials["onset"].to_numpy(float), trials["duration"].to_numpy(float), frames, displacement, outlier
     )

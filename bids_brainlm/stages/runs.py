@@ -167,7 +167,7 @@ def load_run(request: Request, files: RunFiles, mask: Volume | None) -> LoadedRu
     cache = request.work_dir / "cache" / "projections"
     bold = load_bold(files, settings.density, mask, sampling, cache, request.config.run.offline)
     table = trials_of(request, files)
-    design = make_design(request, files, table, len(bold.data), bold.tr, bold.start_time)
+    design = make_design(request, files, table, bold.frame_times)
     series = bold.data[design.n_dummy :]
     try:
         glm.refuse_non_finite(series)
@@ -181,7 +181,7 @@ def load_run(request: Request, files: RunFiles, mask: Volume | None) -> LoadedRu
     # They may hold anything, so they are not even computed with.
     series[:, ~np.isfinite(scale)] = 0.0
     trials = fit_trials(request.config.estimate, files, table)
-    return LoadedRun(files, series, bold.geometry, bold.start_time, trials, design, scale)
+    return LoadedRun(files, series, bold.geometry, float(bold.frame_times[0]), trials, design, scale)
 
 
 def mask_of(runs: Sequence[RunFiles]) -> Volume | None:
@@ -190,9 +190,10 @@ def mask_of(runs: Sequence[RunFiles]) -> Volume | None:
     return common_mask(volumes) if volumes else None
 
 
-def make_design(request: Request, run: RunFiles, table: pd.DataFrame, n_volumes: int, tr: float, start: float) -> Design:
-    """Regressors of a run: its trials with texts, and everything else."""
+def make_design(request: Request, run: RunFiles, table: pd.DataFrame, frame_times: NDArray[np.float64]) -> Design:
+    """Regressors of a run, whose volumes lie at some times (T,) in s: its trials with texts, and everything else."""
     settings = request.config
+    n_volumes = len(frame_times)
     columns: NDArray[np.float64] = np.zeros((n_volumes, 0))
     names: tuple[str, ...] = ()
     n_dummy = max(settings.input.dummy_scans, 0)
@@ -207,7 +208,7 @@ def make_design(request: Request, run: RunFiles, table: pd.DataFrame, n_volumes:
             )
     if n_dummy >= n_volumes:
         raise InputError(f"{n_dummy} of {n_volumes} volumes are to be left out", run.bold[0], remedy="lower --dummy-scans")
-    times = start + tr * np.arange(n_dummy, n_volumes)
+    times = frame_times[n_dummy:]
     columns = columns[n_dummy:]
     varying = np.ptp(columns, axis=0) > 0 if columns.size else np.zeros(0, bool)
     names = tuple(name for name, keep in zip(names, varying, strict=True) if keep)
@@ -217,10 +218,13 @@ def make_design(request: Request, run: RunFiles, table: pd.DataFrame, n_volumes:
         others = _other_events(table[~kept], times, settings.estimate.hrf, run)
         base = nuisance(times, settings.estimate.high_pass, columns[:, varying])
     except ValueError as error:
-        expected = f"events between 0 and {times[-1] + tr:g} s"
+        expected = f"events between 0 and {times[-1] + np.diff(times[-2:]).sum():g} s"
         raise InputError(str(error), run.events, expected=expected, remedy="check onsets (seconds) and RepetitionTime") from error
     extra = [column for column in others.T if not _explained(column, np.column_stack([base, trials]))]
-    about = {"Confounds": list(names), "NumberOfVolumesDiscarded": n_dummy, "RepetitionTimeOfSeries": tr}
+    intervals = np.diff(times)
+    even = np.ptp(intervals) < 1e-6
+    timed = {"RepetitionTimeOfSeries": round(float(intervals[0]), 6)} if even else {"VolumeTimingOfSeries": times.tolist()}
+    about = {"Confounds": list(names), "NumberOfVolumesDiscarded": n_dummy, **timed}
     return Design(trials, np.column_stack([base, *extra]), times, n_dummy, about)
 
 

@@ -245,13 +245,10 @@ def test_no_tr_names_the_remedy(surface_run: Callable[..., Any]) -> None:
         find(tree)
 
 
-def test_sparse_sampling_is_refused(surface_run: Callable[..., Any]) -> None:
+def test_sparse_sampling_needs_no_repetition_time(surface_run: Callable[..., Any]) -> None:
     tree = surface_run()
     tree.json(tree.raw / "task-a_bold.json", {"VolumeTiming": [0.0, 3.0, 9.0]})
-    with pytest.raises(InputError, match=r"VolumeTiming \(sparse sampling\), but no RepetitionTime"):
-        find(tree)
-    tree.json(tree.func("sub-01_task-a_run-1_space-fsaverage5_bold.json"), {"RepetitionTime": 3.0})
-    assert find(tree)[0].sidecar["RepetitionTime"] == 3.0
+    assert find(tree)[0].sidecar["VolumeTiming"] == [0.0, 3.0, 9.0]
 
 
 def test_broken_sidecar_is_named(surface_run: Callable[..., Any]) -> None:

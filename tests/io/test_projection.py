@@ -110,7 +110,7 @@ def test_a_pattern_in_the_head_is_found_on_fsaverage(tree: Any) -> None:
     assert (bold.space, bold.density, bold.n_left, bold.geometry.n_vertices) == ("fsaverage", "3k", 2562, 5124)
     assert (bold.geometry.method, bold.geometry.approximate, bold.volume) == ("native", False, None)
     assert bold.data.dtype == np.float32
-    assert bold.tr == 2.0
+    np.testing.assert_array_equal(np.diff(bold.frame_times), 2.0)
 
 
 def test_density_is_10k_unless_another_one_is_asked_for(tree: Any) -> None:

@@ -14,7 +14,7 @@ import pytest
 from bids_brainlm.config import Input
 from bids_brainlm.errors import InputError, MissingInputError
 from bids_brainlm.io.layout import RunFiles, find_runs
-from bids_brainlm.io.surfaces import common_mask, load_bold, timing
+from bids_brainlm.io.surfaces import common_mask, load_bold
 
 
 def first(tree: Any, **settings: Any) -> RunFiles:
@@ -143,35 +143,11 @@ def test_content_that_was_not_fetched(surface_run: Callable[..., Any]) -> None:
         load_bold(run)
 
 
-@pytest.mark.parametrize(
-    ("sidecar", "expected"),
-    [
-        ({"RepetitionTime": 2}, (2.0, 0.0)),
-        ({"RepetitionTime": 2.0, "SliceTimingCorrected": False}, (2.0, 0.0)),
-        ({"RepetitionTime": 2.0, "SliceTimingCorrected": True}, (2.0, 1.0)),
-        ({"RepetitionTime": 2.0, "SliceTimingCorrected": True, "StartTime": 0.3}, (2.0, 0.3)),
-        ({"RepetitionTime": 2.0, "StartTime": 0.7}, (2.0, 0.7)),
-        ({"RepetitionTime": 2.0, "SliceTimingCorrected": True, "StartTime": 0}, (2.0, 0.0)),
-    ],
-)
-def test_timing(sidecar: dict[str, Any], expected: tuple[float, float]) -> None:
-    assert timing(sidecar, Path("bold.nii.gz")) == expected
-
-
-@pytest.mark.parametrize(
-    "sidecar",
-    [{"RepetitionTime": 0}, {"RepetitionTime": 2000}, {"RepetitionTime": "2"}, {"RepetitionTime": 2, "StartTime": "0.5"}],
-)
-def test_timing_that_makes_no_sense(sidecar: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="a number of seconds"):
-        timing(sidecar, Path("bold.nii.gz"))
-
-
 def test_haxby(real_data: Path) -> None:
     runs = find_runs(real_data / "haxby2001", {}, "1", Input(space="T1w"))
     bold = load_bold(runs[0])
     assert bold.data.shape == (121, 530)
-    assert (bold.tr, bold.start_time) == (2.5, 0.0)
+    np.testing.assert_allclose(bold.frame_times, 2.5 * np.arange(121))
     reference = nib.load(runs[0].bold[0]).get_fdata()
     x, y, z = np.unravel_index(bold.volume.index[100], bold.volume.shape)  # type: ignore[union-attr]
     np.testing.assert_allclose(bold.data[:, 100], reference[x, y, z], rtol=1e-6)

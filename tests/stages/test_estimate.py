@@ -23,7 +23,18 @@ TIMES = 2.0 * np.arange(30)
 
 
 def _design(request: Any, run: Any, start: float = 0.0) -> Any:
-    return make_design(request, run, trials_of(request, run), 30, 2.0, start)
+    return make_design(request, run, trials_of(request, run), start + TIMES)
+
+
+def test_the_design_follows_the_clock_where_volumes_are_unevenly_spaced(make_request: Any, make_run: Any) -> None:
+    run, request = make_run(EVENTS), make_request()
+    sparse = np.cumsum(np.tile([1.0, 1.0, 5.5], 10))
+    found = make_design(request, run, trials_of(request, run), sparse)
+    np.testing.assert_array_equal(found.trials, trial_design([4, 10, 20], [1, 1, 1], sparse))
+    assert found.about["VolumeTimingOfSeries"] == sparse.tolist()
+    even = _design(request, run, 0.7)
+    assert even.about["RepetitionTimeOfSeries"] == 2.0
+    assert "VolumeTimingOfSeries" not in even.about
 
 
 def test_trials_are_the_events_with_a_text(make_request: Any, make_run: Any) -> None:
