@@ -76,7 +76,8 @@ def split_half(data: Any, stimulus: Any, seed: int = 0, n_splits: int = 20) -> D
             # Sums of squares around 0 would cancel where the mean is large.
             shift = block.mean(axis=0, dtype=np.float64)
         _add(sums, block, shift, _averaging(code[part], halves[:, part]))
-    return np.asarray(np.where(usable & (low < high), _correlations(sums, int(code[-1]) + 1).mean(axis=0), np.nan))
+    each = [_correlation(sums[:, k], int(code[-1]) + 1) for k in range(n_splits)]
+    return np.asarray(np.where(usable & (low < high), np.mean(each, axis=0), np.nan))
 
 
 def ncsnr(data: Any, stimulus: Any, session: Any) -> Doubles:
@@ -215,8 +216,8 @@ def _add(sums: Doubles, block: Floats, shift: Doubles, averaging: Any) -> None:
             sums[2 + i, :, tile] += np.einsum("skv,skv->sv", means[left], means[right])
 
 
-def _correlations(sums: Doubles, n: int) -> Doubles:
-    """(splits, V) correlation over n stimuli between the means of both halves; NaN where one of them is constant."""
+def _correlation(sums: Doubles, n: int) -> Doubles:
+    """(V,) correlation over n stimuli between the means of both halves; NaN where one of them is constant."""
     left, right = sums[2] - sums[0] ** 2 / n, sums[3] - sums[1] ** 2 / n
     size = np.sqrt(np.maximum(left, 0) * np.maximum(right, 0))
     varies = size > 1e-12 * np.sqrt(sums[2] * sums[3])

@@ -20,7 +20,7 @@ from bids_brainlm.stages.outputs import beh_path, describe
 from bids_brainlm.stages.reliability import write_reliability
 from bids_brainlm.stages.responses import load_trials
 
-PANEL_BYTES = 2**28
+PANEL_BYTES = 2**27
 """Responses that a readout holds in memory at a time."""
 
 MOST = 2**12
