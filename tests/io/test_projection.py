@@ -324,3 +324,11 @@ def test_cifti_rung(tree: Any, tmp_path: Path) -> None:
         assert 0.8 < known.mean() < 0.95
         np.testing.assert_allclose(part[:, known], expected(side)[:, known], atol=2.0)
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_the_beginning_of_the_finest_mesh_is_the_coarser_one(real_data: Path) -> None:
+    for side, bundled in zip("LR", fsaverage_files("sphere", "10k", Path("x")), strict=True):
+        finest = real_data / "spheres" / f"fsaverage_std_sphere.{side}.164k_fsavg_{side}.surf.gii"
+        np.testing.assert_allclose(points(finest, "10k"), points(bundled, "10k"), atol=0.01)
+        with pytest.raises(InputError, match="10242 vertices.*at least 40962, for density 41k"):
+            points(bundled, "41k")
