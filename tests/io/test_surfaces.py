@@ -143,6 +143,17 @@ def test_content_that_was_not_fetched(surface_run: Callable[..., Any]) -> None:
         load_bold(run)
 
 
+def test_volumes_of_sparse_acquisition(surface_run: Callable[..., Any]) -> None:
+    tree = surface_run()
+    n_volumes = len(load_bold(first(tree)).data)
+    times = np.cumsum(np.resize([1.0, 1.0, 7.5], n_volumes)).tolist()
+    tree.json(tree.raw / "task-a_bold.json", {"VolumeTiming": times})
+    np.testing.assert_array_equal(load_bold(first(tree)).frame_times, times)
+    tree.json(tree.raw / "task-a_bold.json", {"VolumeTiming": [*times, times[-1] + 1]})
+    with pytest.raises(InputError, match=f"VolumeTiming lists {n_volumes + 1} volumes, the series has {n_volumes}"):
+        load_bold(first(tree))
+
+
 def test_haxby(real_data: Path) -> None:
     runs = find_runs(real_data / "haxby2001", {}, "1", Input(space="T1w"))
     bold = load_bold(runs[0])
