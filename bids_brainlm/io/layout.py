@@ -150,7 +150,7 @@ def _tell_rungs(label: str, runs: Sequence[RunFiles]) -> None:
         text = "sub-%s: runs come to fsaverage in different ways: %s (remedy: run fMRIPrep with the same spaces for all)"
         LOGGER.warning(text, label, listed)
     else:
-        LOGGER.info("sub-%s: runs are brought to fsaverage: %s", label, listed)
+        LOGGER.debug("sub-%s: runs are brought to fsaverage: %s", label, listed)
 
 
 def _subfolders(folder: Path) -> list[str]:

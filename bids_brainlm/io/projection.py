@@ -36,8 +36,9 @@ from bids_brainlm.io.cifti import cifti_cortex, cortex_matrix, fslr_spheres
 from bids_brainlm.io.files import atomic_write
 from bids_brainlm.io.images import gifti_mesh, gifti_rows, reading
 from bids_brainlm.io.meshes import cortex, fsaverage_files, points
+from bids_brainlm.io.names import parse
 from bids_brainlm.io.runfiles import RunFiles
-from bids_brainlm.io.rungs import CIFTI_RUNG, NATIVE, TEMPLATE
+from bids_brainlm.io.rungs import CIFTI_RUNG, NATIVE, TEMPLATE, fslr_density
 from bids_brainlm.io.voxels import load_series
 
 LOGGER = logging.getLogger(__name__)
@@ -155,21 +156,43 @@ def recipe_of(run: RunFiles, density: str, sampling: Sampling, offline: bool = F
         As `projection_of`.
     """
     series = run.bold[0]
-    files = dict(run.anatomy)
-    kinds = ("white", "pial") if run.rung == TEMPLATE else ("sphere",)
-    for kind in kinds:
-        name = kind if run.rung == TEMPLATE else "target"
-        files |= _sided(name, fsaverage_files(kind, density, series, offline))
-    if run.rung == CIFTI_RUNG:
-        where = cifti_cortex(series)
-        if "sphere-L" not in files:
-            files |= _sided("sphere", fslr_spheres(where.density, offline))
+    where = cifti_cortex(series) if run.rung == CIFTI_RUNG else None
+    files = templates_of(run, density, where.density if where else "", offline) | run.anatomy
+    if where:
         source = hashlib.sha256(b"|".join(index.tobytes() for index in where.vertices)).hexdigest()
     else:
         image = load_series(series)
         source = repr((image.affine.tolist(), image.shape[:3]))
     content = tuple((kind, _hash(path)) for kind, path in sorted(files.items()))
     return Recipe(run.rung, density, source, content, sampling.places, sampling.interpolation, files, series)
+
+
+def templates_of(run: RunFiles, density: str, fslr: str = "", offline: bool = False) -> dict[str, Path]:
+    """Meshes that are not the participant's, by kind and hemisphere.
+
+    Parameters
+    ----------
+    run : RunFiles
+    density : str
+        Of fsaverage.
+    fslr : str
+        Of the surfaces of a CIFTI file; what its name says when empty.
+    offline : bool
+        Do not fetch.
+
+    Raises
+    ------
+    MissingResourceError
+        With the command that fetches it, when one is not on this machine and cannot be fetched.
+    """
+    series = run.bold[0]
+    if run.rung == TEMPLATE:
+        white, pial = (fsaverage_files(kind, density, series, offline) for kind in ("white", "pial"))
+        return _sided("white", white) | _sided("pial", pial)
+    files = _sided("target", fsaverage_files("sphere", density, series, offline))
+    if run.rung == CIFTI_RUNG and "sphere-L" not in run.anatomy:
+        files |= _sided("sphere", fslr_spheres(fslr or fslr_density(parse(series)), offline))
+    return files
 
 
 def _sided(kind: str, pair: tuple[Path, Path]) -> dict[str, Path]:

@@ -260,7 +260,7 @@ def _spheres(item: Derived, name: Name) -> dict[str, Held]:
     out: dict[str, Held] = {}
     if SPHERES not in item.roots:
         return out
-    folder, density = item.roots[SPHERES], GRIDS.get(name.entities.get("den", ""), "32k")
+    folder, density = item.roots[SPHERES], fslr_density(name)
     for side in "LR":
         path, names = own_sphere(folder, side, density)
         if path is None:
@@ -274,3 +274,8 @@ def own_sphere(folder: Path, side: str, density: str) -> tuple[Path | None, list
     """A sphere of fsLR deformed to fsaverage in a folder of the user's, and the names that were looked for."""
     names = [pattern.format(side=side, density=density) for pattern in SPHERE_NAMES]
     return next((folder / name for name in names if (folder / name).exists()), None), names
+
+
+def fslr_density(name: Name) -> str:
+    """Density of the surfaces of a CIFTI file, as its name says it."""
+    return GRIDS.get(name.entities.get("den", ""), "32k")

@@ -16,6 +16,9 @@ from bids_brainlm.core.types import DENSITIES
 from bids_brainlm.errors import BrainLMError, MissingResourceError, OutputError, collecting, one_or_all
 from bids_brainlm.io.atlases import load_atlas
 from bids_brainlm.io.layout import participants
+from bids_brainlm.io.projection import DENSITY, is_projected, templates_of
+from bids_brainlm.io.runfiles import RunFiles
+from bids_brainlm.io.rungs import FSAVERAGE
 from bids_brainlm.io.series import SPACES
 from bids_brainlm.io.surfaces import Volume, common_mask
 from bids_brainlm.models import sources
@@ -23,7 +26,7 @@ from bids_brainlm.stages.cache import Stage
 from bids_brainlm.stages.evaluate import load_facts
 from bids_brainlm.stages.plan import table_faults, unknown_names
 from bids_brainlm.stages.preflight import survey
-from bids_brainlm.stages.runs import runs_of
+from bids_brainlm.stages.runs import runs_and_fault, runs_of
 
 PEEKED = 3
 """Participants that are asked what the responses look like before that is given up."""
@@ -41,6 +44,8 @@ def survey_request(request: Request) -> tuple[BrainLMError, ...]:
         _refuse_absent_model(request)
     with collecting(faults):
         _refuse_unfit_atlas(request)
+    with collecting(faults):
+        _refuse_absent_templates(request)
     with collecting(faults):
         for folder in (request.out_dir, request.work_dir):
             _refuse_unwritable(folder)
@@ -68,6 +73,9 @@ def refuse_unready(request: Request, stages: Iterable[Stage]) -> None:
     if heavy or "parcellate" in kinds:
         with collecting(faults):
             _refuse_unfit_atlas(request)
+    if "estimate" in kinds:
+        with collecting(faults):
+            _refuse_absent_templates(request)
     if heavy:
         with collecting(faults):
             sources.find(request.config.model.llm, request.config.model.revision, request.config.run.offline)
@@ -101,6 +109,25 @@ def _refuse_unfit_atlas(request: Request) -> None:
         # An empty file is how TemplateFlow says that it can be fetched.
         if request.config.run.offline or not Path(error.path).is_file():
             raise
+
+
+def _refuse_absent_templates(request: Request) -> None:
+    """Look for the meshes of templates that bring series to fsaverage; where there is a network they are fetched when needed."""
+    settings = request.config.input
+    if not request.config.run.offline or "betas" in request.derivatives or settings.space != FSAVERAGE:
+        return
+    for who in (request.participants or participants(request.bids_dir))[:PEEKED]:
+        for run in _readable_runs(request, who):
+            if is_projected(run):
+                templates_of(run, settings.density or DENSITY, offline=True)
+
+
+def _readable_runs(request: Request, participant: str) -> list[RunFiles]:
+    """Runs of a participant; what is wrong with them is told elsewhere."""
+    try:
+        return runs_and_fault(request, participant)[0]
+    except BrainLMError:
+        return []
 
 
 def _peek(request: Request) -> tuple[str, int, int, Volume | None] | None:

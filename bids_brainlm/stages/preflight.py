@@ -31,7 +31,7 @@ from bids_brainlm.errors import BrainLMError, InputError, collecting
 from bids_brainlm.io.betas import read_trials
 from bids_brainlm.io.confounds import chosen_columns
 from bids_brainlm.io.files import read_header
-from bids_brainlm.io.headers import gifti_shape, nifti_shape
+from bids_brainlm.io.headers import cifti_shape, gifti_shape, nifti_shape
 from bids_brainlm.io.images import reading
 from bids_brainlm.io.matrices import BetaFiles, find_betas
 from bids_brainlm.io.meshes import PER_HEMISPHERE
@@ -310,8 +310,8 @@ def _shape(request: Request, run: RunFiles) -> tuple[int, int, str]:
     """Volumes, vertices or voxels of the grid, and density, from the headers of a run."""
     if is_projected(run):
         density = request.config.input.density or DENSITY
-        shape = nifti_shape(run.bold[0])
-        return shape[0 if run.rung == CIFTI_RUNG else 3], 2 * PER_HEMISPHERE[density], density
+        n_volumes = cifti_shape(run.bold[0])[0] if run.rung == CIFTI_RUNG else _nifti_shape(run.bold[0])[3]
+        return n_volumes, 2 * PER_HEMISPHERE[density], density
     if len(run.bold) == 2:
         rows, vertices = zip(*map(gifti_shape, run.bold), strict=True)
         wanted = PER_HEMISPHERE.get(request.config.input.density, 0)
@@ -319,14 +319,19 @@ def _shape(request: Request, run: RunFiles) -> tuple[int, int, str]:
         known = rows if all(rows) else (0, 0)
         geometry = surface_geometry(run, request.config.input.density, known, kept)
         return known[0], geometry.n_vertices, geometry.density
-    shape = nifti_shape(run.bold[0])
-    if len(shape) != 4:
-        raise InputError(f"an image of shape {shape}", run.bold[0], expected="4 dimensions, the last one time")
+    shape = _nifti_shape(run.bold[0])
     mask = nifti_shape(run.mask) if run.mask else shape[:3]
     if mask != shape[:3]:
         remedy = "use masks and BOLD series of one fMRIPrep run"
         raise InputError(f"a grid of {shape[:3]} voxels", run.bold[0], expected=f"the mask's {mask}", remedy=remedy)
     return shape[3], math.prod(shape[:3]), ""
+
+
+def _nifti_shape(path: Path) -> tuple[int, ...]:
+    shape = nifti_shape(path)
+    if len(shape) != 4:
+        raise InputError(f"an image of shape {shape}", path, expected="4 dimensions, the last one time")
+    return shape
 
 
 def _refuse_outside(request: Request, run: RunFiles, trials: pd.DataFrame, times: NDArray[Any]) -> None:
