@@ -114,13 +114,15 @@ def noise_ceiling(values: ArrayLike, n_left: int | None = None, mask: NDArray[np
     """
     numbers = np.asarray(values, dtype=np.float64)
     known = numbers[np.isfinite(numbers)]
-    middle = f"median {np.median(known):.1f} %, 95th percentile {np.quantile(known, 0.95):.1f} %" if known.size else "no values"
+    above = f"{100 * np.mean(known > 0):.0f} % of vertices are above 0" if known.size else "no values"
     label = "Noise ceiling (% of variance)"
     caption = (
         "Share of the variance of single trials that repeats of a stimulus have in common, z-scored in each session: no model "
-        "explains more."
+        f"explains more. {above[:1].upper()}{above[1:]}; the histogram is of those."
     )
-    out = [drawing("noiseceiling", figures.histogram(numbers, label), f"Histogram of the noise ceiling: {middle}.", caption)]
+    # Half of the vertices without any signal are at 0 exactly: one bar that would hide the rest.
+    figure = figures.histogram(np.where(numbers > 0, numbers, np.nan), label)
+    out = [drawing("noiseceiling", figure, f"Histogram of the noise ceiling: {above}.", caption)]
     out += value_map("noiseceilingmap", numbers, label, n_left, mask, "Where there is something to explain.")
     return tuple(out)
 
