@@ -30,7 +30,7 @@ BLOCK_BYTES = 2**27
 """Rows in memory at a time."""
 
 TILE_BYTES = 2**22
-"""Half means in float64 at a time: what fits a cache."""
+"""Half means at a time: what fits a cache."""
 
 FEWEST_STIMULI = 3
 """A correlation across two stimuli is always 1 or -1."""
@@ -64,7 +64,7 @@ def split_half(data: Any, stimulus: Any, seed: int = 0, n_splits: int = 20) -> D
     if not rows.size or code[-1] + 1 < FEWEST_STIMULI:
         return out
     halves = _halves(code, np.random.default_rng(seed), n_splits)
-    sums, shift = np.zeros((5, n_splits, out.size)), np.zeros(out.size)
+    sums, shift = np.zeros((5, n_splits, out.size)), np.zeros(out.size, np.float32)
     usable = np.ones(out.size, dtype=np.bool_)
     low, high = np.full(out.size, np.inf, np.float32), np.full(out.size, -np.inf, np.float32)
     for part in _stimuli(code, out.size):
@@ -74,8 +74,9 @@ def split_half(data: Any, stimulus: Any, seed: int = 0, n_splits: int = 20) -> D
         low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
         if part.start == 0:
             # Sums of squares around 0 would cancel where the mean is large.
-            shift = block.mean(axis=0, dtype=np.float64)
-        _add(sums, block, shift, _averaging(code[part], halves[:, part]))
+            shift = block.mean(axis=0)
+        block -= shift
+        _add(sums, block, *_averaging(code[part], halves[:, part]))
     each = [_correlation(sums[:, k], int(code[-1]) + 1) for k in range(n_splits)]
     return np.asarray(np.where(usable & (low < high), np.mean(each, axis=0), np.nan))
 
@@ -195,23 +196,30 @@ def _halves(code: Ints, rng: np.random.Generator, n_splits: int) -> NDArray[np.b
     return out
 
 
-def _averaging(code: Ints, first: NDArray[np.bool_]) -> Any:
-    """Sparse (2 * splits * k, r) matrix that averages the rows of each of k stimuli in each half of each division."""
+def _averaging(code: Ints, first: NDArray[np.bool_]) -> tuple[Any, Any]:
+    """What averages the rows of each of k stimuli in each half of each division, and the sum of that over stimuli.
+
+    Returns
+    -------
+    sparse (2 * splits * k, r) float32, sparse (2 * splits, r) float32
+    """
     k, (n_splits, r) = int(code[-1] - code[0]) + 1, first.shape
     half = np.where(first, 0, 1)
     target = ((half * n_splits + np.arange(n_splits)[:, None]) * k + (code - code[0])).ravel()
-    weights = 1.0 / np.bincount(target, minlength=2 * n_splits * k)[target]
-    return sparse.csr_array((weights, (target, np.tile(np.arange(r), n_splits))), shape=(2 * n_splits * k, r))
+    weights = (1.0 / np.bincount(target, minlength=2 * n_splits * k)[target]).astype(np.float32)
+    rows = np.tile(np.arange(r), n_splits)
+    each = sparse.csr_array((weights, (target, rows)), shape=(2 * n_splits * k, r))
+    return each, sparse.csr_array((weights, (target // k, rows)), shape=(2 * n_splits, r))
 
 
-def _add(sums: Doubles, block: Floats, shift: Doubles, averaging: Any) -> None:
+def _add(sums: Doubles, block: Floats, each: Any, summed: Any) -> None:
     """Add, in place, the sums over the stimuli of a block: of both half means, their squares and their product."""
     n_splits, n_vertices = sums.shape[1:]
-    k = averaging.shape[0] // (2 * n_splits)
-    step = max(1, TILE_BYTES // (8 * averaging.shape[0]))
+    step = max(1, TILE_BYTES // (4 * each.shape[0]))
     for tile in (slice(start, start + step) for start in range(0, n_vertices, step)):
-        means = (averaging @ (block[:, tile] - shift[tile])).reshape(2, n_splits, k, -1)
-        sums[:2, :, tile] += means.sum(axis=2)
+        part = np.ascontiguousarray(block[:, tile])
+        sums[:2, :, tile] += (summed @ part).reshape(2, n_splits, -1)
+        means = (each @ part).reshape(2, n_splits, each.shape[0] // (2 * n_splits), -1)
         for i, (left, right) in enumerate(((0, 0), (1, 1), (0, 1))):
             sums[2 + i, :, tile] += np.einsum("skv,skv->sv", means[left], means[right])
 
