@@ -344,6 +344,14 @@ def volume_done(volume: Study, tmp_path_factory: pytest.TempPathFactory) -> Stud
 
 
 @pytest.fixture(scope="session")
+def tuned_done(volume: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The responses of one participant by ``--estimator auto``, nothing decoded; only to be read or copied."""
+    study = volume.copy(tmp_path_factory.mktemp("tuned_done"))
+    study.ok("--estimator", "auto", "--participant-label", "01", "--skip", "train")
+    return study
+
+
+@pytest.fixture(scope="session")
 def surface_done(surface: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """The study on surfaces, both levels done; only to be read or copied."""
     study = surface.copy(tmp_path_factory.mktemp("surface_done"))
