@@ -26,10 +26,10 @@ from pathlib import Path
 
 from bids_brainlm.config import Input
 from bids_brainlm.config.values import near
-from bids_brainlm.errors import BrainLMError, InputError, MissingInputError
+from bids_brainlm.errors import BrainLMError, InputError, MissingInputError, collecting, one_or_all
 from bids_brainlm.io.filters import PROPERTIES, passes, say, there
 from bids_brainlm.io.names import OUTPUT_KEYS, PART_KEYS, Name, natural, plain, run_entities
-from bids_brainlm.io.runfiles import RunFiles, assemble, collecting, events_of, is_confounds, is_mask, one_or_all
+from bids_brainlm.io.runfiles import RunFiles, assemble, events_of, is_confounds, is_mask
 from bids_brainlm.io.rungs import GIVEN, SPHERES
 from bids_brainlm.io.series import Derived, Held, Wanted, is_bold, wanted_of
 from bids_brainlm.io.sidecars import Folders, Found

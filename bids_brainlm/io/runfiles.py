@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bids_brainlm.errors import BrainLMError, Faults, InputError, MissingInputError
+from bids_brainlm.errors import BrainLMError, InputError, MissingInputError, collecting, one_or_all
 from bids_brainlm.io.filters import Filter, passes, say
 from bids_brainlm.io.names import OUTPUT_KEYS, Name, plain
 from bids_brainlm.io.rungs import FSAVERAGE, GIVEN, Chosen, climb
@@ -79,34 +78,6 @@ class RunFiles:
         """The files that `sources` names, in its order."""
         beside = (path for path in (self.mask, self.confounds) if path is not None)
         return (*self.bold, *beside, *self.anatomy.values(), self.events)
-
-
-@contextmanager
-def collecting(faults: list[BrainLMError]) -> Iterator[None]:
-    """Add what is wrong to a list instead of stopping there."""
-    try:
-        yield
-    except Faults as error:
-        faults += error.faults
-    except InputError as error:
-        faults.append(error)
-
-
-def one_or_all(faults: Sequence[BrainLMError]) -> BrainLMError:
-    """The only fault, or all of them; what several runs lack at one place, with one remedy, is one fault."""
-    alike: dict[tuple[object, ...], list[BrainLMError]] = {}
-    for fault in faults:
-        about = (fault.path, fault.expected, fault.remedy) if isinstance(fault, InputError) else (str(fault),)
-        alike.setdefault((type(fault), *about), []).append(fault)
-    distinct = [_joined(group) for group in alike.values()]
-    return distinct[0] if len(distinct) == 1 else Faults(distinct)
-
-
-def _joined(faults: list[BrainLMError]) -> BrainLMError:
-    first, whats = faults[0], dict.fromkeys(getattr(fault, "what", "") for fault in faults)
-    if not isinstance(first, InputError) or len(whats) == 1:
-        return first
-    return type(first)("; ".join(whats), first.path, expected=first.expected, remedy=first.remedy)
 
 
 def is_mask(name: Name, wanted: Filter) -> bool:
