@@ -188,7 +188,9 @@ def n_tokenizer(config: Config, n_columns: int, width: int) -> float:
 
 def memory(kind: str, sizes: Sizes, config: Config, model: ModelSize) -> float:
     """Largest memory of a process that runs one stage of a kind, in GB; without the language model where it is not known."""
-    held = sizes.responses / GB * (0.2 if config.run.low_mem else 1.0)
+    responses = sizes.responses / GB
+    # What lies in scratch is taken from this process whenever somebody needs the room.
+    held = responses if stays_in_memory(config.run, sizes.responses) else min(0.2 * responses, 1.0)
     if kind == "estimate":
         return BASE_GB[kind] + max((_estimate_bytes(run, sizes.volume) for run in sizes.runs), default=0.0) / GB
     if kind == "tune":
@@ -200,8 +202,8 @@ def memory(kind: str, sizes: Sizes, config: Config, model: ModelSize) -> float:
     if kind == "parcellate":
         return BASE_GB[kind] + 3 * FLOAT * max((run[2] * run[3] for run in sizes.runs), default=0) / GB
     if kind == "evaluate":
-        # As read and centred; the two parts of a split, z-scored, with temporaries; and blocks in float64.
-        return BASE_GB[kind] + 8 * held + 0.25 * min(1.0, 20 * held)
+        # As read and centred; and panels of both parts of a split, z-scored, with temporaries.
+        return BASE_GB[kind] + 2 * held + min(1.2, 5 * responses)
     # As read, and centred.
     return BASE_GB[kind] + 2 * held + _model_bytes(kind, sizes, config, model) / GB
 
