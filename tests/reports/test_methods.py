@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -111,3 +112,44 @@ def test_every_reference_is_complete() -> None:
 
 def test_nothing_known_is_still_a_text() -> None:
     assert method_text(MethodFacts()).startswith("### Software")
+
+
+TUNED = {
+    "EstimationSteps": ["hrf", "denoise", "ridge"],
+    "StepsLeftOut": {},
+    "TrialModel": "lsa",
+    "HRFChoice": "cv",
+    "NumberOfComponents": 4,
+    "OtherRuns": [],
+}
+
+
+def test_choices_are_told_with_their_sources() -> None:
+    facts = dataclasses.replace(FULL, estimator="auto", tuning=TUNED)
+    text = method_text(facts)
+    for words in ("GLMsingle (Prince et al., 2022)", "the first 4 of them", "(Rokem & Kay, 2020)", "(Kay et al., 2013)"):
+        assert words in text
+    assert "These choices saw all runs, those with test trials among them, and no text." in text
+    assert "fitted on training examples alone, but for the choices of the estimator." in text
+    assert {"glmsingle", "fracridge", "glmdenoise"} <= set(cited_keys(facts))
+    # The canonical response was not used.
+    assert "glover" not in cited_keys(facts)
+    assert not {"glmsingle", "fracridge", "glmdenoise"} & set(cited_keys(FULL))
+
+
+def test_what_was_left_out_is_told_and_not_cited() -> None:
+    left = {"denoise": "no stimulus is repeated in another run", "ridge": "no stimulus is repeated in another run"}
+    facts = dataclasses.replace(FULL, tuning=TUNED | {"EstimationSteps": ["hrf"], "StepsLeftOut": left, "OtherRuns": ["x"]})
+    text = method_text(facts)
+    assert "Left out was fractional ridge: no stimulus is repeated in another run." in text
+    assert "fracridge" not in cited_keys(facts)
+    assert "These choices saw runs without a test trial" in text
+    assert "fitted on training examples alone." in text
+
+
+def test_how_series_got_to_the_surface_is_told() -> None:
+    facts = dataclasses.replace(FULL, projections=("MNI volume",), approximate=True, noise_model="ar1")
+    text = method_text(facts)
+    assert "brought to the fsaverage surface here, by sampling from: MNI volume, which is approximate." in text
+    assert "under first-order autoregressive noise" in text
+    assert "approximate" not in method_text(FULL)

@@ -116,3 +116,17 @@ def test_a_participant_with_nothing_but_faults(request_: Request) -> None:
     text = plan_text(request_, [ParticipantPlan("09", faults=(MissingInputError("no participant '09'", "bids"),))])
     assert "no participant '09': bids" in text
     assert "1 fault: see below" in text
+
+
+def test_how_a_run_gets_to_the_surface_is_said_where_it_must_be_brought_there(request_: Request) -> None:
+    runs = (_run(1), _run(2, rung="native"), _run(3, rung="template"))
+    rows = [line for line in plan_text(request_, [_plan(runs=runs)]).splitlines() if "task-x_run" in line]
+    assert rows[0].split()[-1] == "123"
+    assert rows[1].endswith("from T1w")
+    assert rows[2].endswith("from MNI, approximate")
+
+
+def test_what_an_estimator_can_do_is_said(request_: Request) -> None:
+    assert "auto chooses on 2 runs; nothing repeats" in plan_text(
+        request_, [_plan(estimation="auto chooses on 2 runs; nothing repeats")]
+    )

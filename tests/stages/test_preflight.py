@@ -411,3 +411,34 @@ def test_time_comes_from_earlier_runs_where_there_are_any(tree: Tree) -> None:
 def test_stages_that_are_skipped_cost_nothing(tree: Tree) -> None:
     found = survey(tree.request(run__skip="['evaluate', 'decode']"), "01")
     assert set(found.memory_gb) == {"estimate", "parcellate", "train"}
+
+
+def test_what_auto_can_do_is_told_from_names_and_tables(tree: Tree) -> None:
+    """p0 to p3 are shown in all runs, p4 in two of them, p5 in one."""
+    lss, auto = (survey(tree.request(estimate__estimator=name), "01") for name in ("lss", "auto"))
+    assert lss.estimation == ""
+    assert auto.estimation.startswith("auto chooses on 3 runs; 5 stimuli are shown in several of them")
+    assert set(auto.memory_gb) - set(lss.memory_gb) == {"tune"}
+    assert auto.seconds["tune"] > auto.seconds["estimate"]
+    alone = survey(tree.request(estimate__estimator="auto", input__runs="['1']"), "01")
+    assert "no stimulus is shown in two of them" in alone.estimation
+
+
+def test_choices_that_would_see_every_test_run_are_a_fault(tree: Tree) -> None:
+    (fault,) = survey(tree.request(estimate__estimator="auto", estimate__tune_on="train"), "01").faults
+    assert "every run holds a test trial" in str(fault)
+    apart = survey(tree.request(estimate__estimator="auto", estimate__tune_on="train", split__group="run"), "01")
+    assert apart.faults == ()
+    assert "auto chooses on 2 of 3 runs" in apart.estimation
+
+
+def test_memory_of_choices_is_that_of_all_series_unless_they_lie_on_disk(tree: Tree) -> None:
+    model, v = costs.ModelSize(), 327684
+    runs = ((400, v, v, 1), (200, v, v, 1))
+
+    def gb(*pairs: tuple[int, int, int, int], **settings: str) -> float:
+        config = tree.request(estimate__estimator="auto", run__memory="64G", **settings).config
+        return costs.memory("tune", costs.Sizes(pairs, ()), config, model) * 2**30
+
+    assert gb(*runs) - gb(runs[0]) == pytest.approx(4 * 200 * v)
+    assert gb(*runs, run__low_mem="true") == gb(runs[0], run__low_mem="true")
