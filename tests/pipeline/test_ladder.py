@@ -39,13 +39,19 @@ def write_sphere(path: Path) -> None:
 
 
 @cache
-def nearest_vertex(side: str) -> np.ndarray:
-    """Vertex of fsaverage at density 3k that lies nearest to each point."""
+def target_sphere(side: str) -> np.ndarray:
+    """Directions of the vertices of fsaverage at density 3k."""
     from nilearn.datasets import fetch_surf_fsaverage
     from nilearn.surface import load_surf_mesh
 
     sphere = np.asarray(load_surf_mesh(fetch_surf_fsaverage("fsaverage5")[f"sphere_{side}"]).coordinates, dtype=float)[:2562]
-    return np.asarray(KDTree(sphere / np.linalg.norm(sphere, axis=1, keepdims=True)).query(fslr()[0])[1])
+    return np.asarray(sphere / np.linalg.norm(sphere, axis=1, keepdims=True))
+
+
+@cache
+def nearest_vertex(side: str) -> np.ndarray:
+    """Vertex of fsaverage at density 3k that lies nearest to each point."""
+    return np.asarray(KDTree(target_sphere(side)).query(fslr()[0])[1])
 
 
 def to_cifti(study: Any, who: str = "01") -> None:
@@ -114,3 +120,51 @@ def test_without_projection_cifti_is_a_fault(cifti: Any) -> None:
     assert done.code == 66
     assert "--output-spaces fsaverage5" in done.err
     assert "or --projection auto, which brings the CIFTI series to fsaverage" in done.err
+
+
+def write_surfaces(study: Any) -> None:
+    """A head that is a ball within the small volume: white and pial surfaces of 2,562 vertices, its sphere that of fsaverage."""
+    anat = study.bids / "derivatives" / "fmriprep" / "sub-01" / "anat"
+    anat.mkdir()
+    for side, name in (("L", "left"), ("R", "right")):
+        sphere = target_sphere(name)
+        faces = ConvexHull(sphere).simplices
+        for kind, points in (
+            ("white", 7.5 + 4 * sphere),
+            ("pial", 7.5 + 6 * sphere),
+            ("space-fsaverage_desc-reg_sphere", 100 * sphere),
+        ):
+            arrays = [
+                nib.gifti.GiftiDataArray(points.astype(np.float32), "NIFTI_INTENT_POINTSET"),
+                nib.gifti.GiftiDataArray(faces.astype(np.int32), "NIFTI_INTENT_TRIANGLE"),
+            ]
+            nib.save(nib.GiftiImage(darrays=arrays), anat / f"sub-01_hemi-{side}_{kind}.surf.gii")
+
+
+ON_FSAVERAGE = ("--participant-label", "01", "--space", "fsaverage", "--density", "3k", "--atlas", "kmeans100")
+
+
+def test_a_volume_is_estimated_on_fsaverage(volume: Any, tmp_path: Path) -> None:
+    study = volume.copy(tmp_path)
+    done = study.run(*ON_FSAVERAGE, "--dry-run")
+    assert done.code == 66
+    assert "the volume in T1w would serve with the participant's surfaces, but there are none in anat" in done.err
+    assert "without --fs-no-reconall" in done.err
+    write_surfaces(study)
+    study.ok(*ON_FSAVERAGE, "--skip", "train", "decode", "evaluate")
+    sidecar = json.loads(next(study.out.rglob("*run-2*_stat-effect_*_statmap.json")).read_text())
+    assert sidecar["ProjectionApproximate"] is False
+    assert "bids:fmriprep:sub-01/anat/sub-01_hemi-R_pial.surf.gii" in sidecar["Sources"]
+    left = next(study.out.rglob("*run-2*_hemi-L_space-fsaverage_den-3k_stat-effect_*_statmap.func.gii"))
+    rows = np.stack([array.data for array in nib.load(left).darrays])
+    assert rows.shape == (12, 2562)
+    assert np.isfinite(rows).all(axis=0).mean() > 0.9
+
+
+def test_a_volume_in_mni_is_called_approximate(volume: Any, tmp_path: Path) -> None:
+    study = volume.copy(tmp_path)
+    for path in list((study.bids / "derivatives").rglob("*space-T1w*")):
+        path.rename(path.with_name(path.name.replace("space-T1w", "space-MNI152NLin2009cAsym")))
+    done = study.ok(*ON_FSAVERAGE, "--dry-run")
+    assert "only approximate" in done.err
+    assert "--output-spaces fsaverage5" in done.err
