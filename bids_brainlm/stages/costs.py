@@ -46,7 +46,7 @@ START = {"tune": 1.0, "estimate": 0.5, "parcellate": 0.1, "train": 3.0, "decode"
 PER_FOLD = {"train": 0.5, "decode": 0.3, "evaluate": 0.25}
 """Seconds that a fold adds whatever its size: loading the language model again, fitting the readouts."""
 
-SECONDS_PER_VALUE = {"tune": 8e-7, "estimate": 2e-7, "parcellate": 8e-8, "evaluate": 5e-7}
+SECONDS_PER_VALUE = {"tune": 3.5e-7, "estimate": 2e-7, "parcellate": 8e-8, "evaluate": 5e-7}
 """Seconds a value of the series (tune and estimate: volumes x vertices) or of the responses (the others: trials x vertices)."""
 
 TRAINING_FLOPS, FORWARD_FLOPS = 5e10, 1.3e11

@@ -92,6 +92,14 @@ def test_a_changed_option_runs_what_depends_on_it(study: Any) -> None:
     assert not np.array_equal(_maps(study)["hrf"], before["hrf"])
 
 
+def test_series_on_disk_lead_to_the_same_choices(study: Any) -> None:
+    before = {name: values.tobytes() for name, values in _maps(study).items()}
+    next((study.out / "sub-01" / "func").glob("*_stat-tuning_*.nii.gz")).unlink()
+    study.ok(*AUTO, "parcellate", "--low-mem")
+    assert "tune" in study.executed()
+    assert {name: values.tobytes() for name, values in _maps(study).items()} == before
+
+
 def test_another_estimator_leaves_no_choices_behind(study: Any) -> None:
     study.ok("--participant-label", "01", "--skip", "parcellate", "train")
     assert sorted(study.executed()) == ["estimate"] * 3

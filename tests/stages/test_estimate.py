@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from bids_brainlm.core.design import nuisance, trial_design
 from bids_brainlm.errors import InputError
-from bids_brainlm.stages.runs import make_design, trials_of
+from bids_brainlm.stages.runs import load_run, make_design, mask_of, trials_of
 
 EVENTS = """onset\tduration\ttrial_type\ttext
 4\t1\tpicture\ta dog
@@ -103,3 +105,33 @@ def test_an_event_outside_the_series_is_an_error_only_with_a_text(make_request: 
     _design(make_request(), make_run(EVENTS.replace("30\t1\tfixation", "300\t1\tfixation")))
     with pytest.raises(InputError, match="expected: events between 0 and 60 s"):
         _design(make_request(), make_run(EVENTS.replace("20\t1\tpicture", "300\t1\tpicture")))
+
+
+def _volume(make_run: Any, tmp_path: Any, series: np.ndarray) -> Any:
+    """A run whose BOLD series (T, V) is one row of voxels."""
+    run = make_run(EVENTS)
+    mask = tmp_path / "mask.nii.gz"
+    image: Any = nib.Nifti1Image
+    nib.save(image(np.ones((1, 1, series.shape[1]), np.uint8), np.eye(4)), mask)
+    nib.save(image(series.T[None, None].astype(np.float32), np.eye(4)), run.bold[0])
+    return dataclasses.replace(run, mask=mask)
+
+
+def test_values_that_are_missing_in_a_series_are_refused_with_their_place(
+    make_request: Any, make_run: Any, tmp_path: Any
+) -> None:
+    series = 100 + np.random.default_rng(0).standard_normal((30, 5))
+    series[:, 0], series[:, 1] = np.nan, 7.0
+    run = _volume(make_run, tmp_path, series)
+    loaded = load_run(make_request(), run, mask_of([run]))
+    # Without any value, or constant, a voxel is masked and counted.
+    assert list(loaded.usable) == [False, False, True, True, True]
+    series[12, 3] = np.inf
+    with pytest.raises(InputError, match=r"volume 12 of unit 3 is inf.*bold\.nii\.gz"):
+        load_run(make_request(), _volume(make_run, tmp_path, series), mask_of([run]))
+
+
+def test_a_series_without_a_voxel_that_varies_is_refused(make_request: Any, make_run: Any, tmp_path: Any) -> None:
+    run = _volume(make_run, tmp_path, np.zeros((30, 5)))
+    with pytest.raises(InputError, match=r"no vertex varies in time.*bold\.nii\.gz"):
+        load_run(make_request(), run, mask_of([run]))

@@ -419,7 +419,7 @@ def test_what_auto_can_do_is_told_from_names_and_tables(tree: Tree) -> None:
     assert lss.estimation == ""
     assert auto.estimation.startswith("auto chooses on 3 runs; 5 stimuli are shown in several of them")
     assert set(auto.memory_gb) - set(lss.memory_gb) == {"tune"}
-    assert auto.seconds["tune"] > auto.seconds["estimate"]
+    assert set(auto.seconds) - set(lss.seconds) == {"tune"}
     alone = survey(tree.request(estimate__estimator="auto", input__runs="['1']"), "01")
     assert "no stimulus is shown in two of them" in alone.estimation
 
