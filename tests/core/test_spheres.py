@@ -95,6 +95,7 @@ def test_triangles_without_area_are_passed_over() -> None:
     np.testing.assert_allclose(row, [0.2, 0.3, 0.5, 0, 0, 0], atol=1e-15)
 
 
+@pytest.mark.data
 @pytest.mark.parametrize("side", ["L", "R"])
 def test_real_spheres_of_fsaverage_are_nested(real_data: Path, side: str) -> None:
     """A coarser fsaverage is the beginning of a finer one: each of its vertices meets itself, and nothing else."""

@@ -175,6 +175,7 @@ def test_spheres_of_the_user(tree: Any, name: str) -> None:
     assert run.sources[-2] == f"bids:spheres:{name.format('R')}"
 
 
+@pytest.mark.data
 def test_real_names_of_fmriprep_25(tree: Any, real_data: Any) -> None:
     for line in (real_data / "trees" / "fmriprep-25-ds005-outputs.txt").read_text().split():
         if "." in line.rpartition("/")[2] and "space-fsaverage5" not in line:
