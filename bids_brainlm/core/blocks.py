@@ -66,7 +66,7 @@ class Model:
 
     def block(self, units: slice | Ints) -> tuple[Floats, Bools]:
         """Series (T, v) float32 of some units and whether they are usable (v,)."""
-        block = np.array(self.run.bold[:, units], dtype=np.float32)
+        block = np.array(self.run.bold[:, units], dtype=np.float32, order="C")
         mean = block.mean(axis=0, dtype=np.float64)
         # A unit that is not finite has no finite mean.
         good = np.isfinite(mean)
