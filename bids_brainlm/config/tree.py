@@ -126,10 +126,11 @@ class Estimate:
     )
     max_components: int = setting(10, "Largest number of nuisance components that denoise and auto may take.")
     tune_on: str = setting(
-        "all",
-        "Runs that hrf, denoise, ridge and auto choose on: all, or train (only runs without a test trial). Texts are never seen.",
+        "auto",
+        "What hrf, denoise, ridge and auto choose on: train (runs without a test trial), all (every run and repeat), or auto "
+        "(every run, but repeats only where training and test share no stimulus). Texts are never seen.",
         "--tune-on",
-        choices=("all", "train"),
+        choices=("auto", "all", "train"),
     )
     max_fd: float = setting(
         0.0, "Trials whose response window has a larger mean framewise displacement (mm) are not decoded; 0 for no limit."

@@ -38,6 +38,9 @@ DEFAULTS = Options()
 SHORTEST = 0.05
 """Share of the median trial's regressor that the least one's must have under a shape, if any shape has that."""
 
+NO_REPEATS = "no stimulus is repeated in another run"
+"""Why steps that are cross-validated are left out."""
+
 FEWEST_UNITS = 50
 """Units that a noise pool must have."""
 
@@ -171,7 +174,7 @@ class _Tuner:
         """All steps, one after the other."""
         allowed = self._candidates()
         if not self.trials.rows.size:
-            self._leave_out(STEPS[1:], "no stimulus is repeated in another run")
+            self._leave_out(STEPS[1:], NO_REPEATS)
         r2, pool, pools, usable = self._pool()
         if not usable.any():
             raise ValueError("no unit varies in every run")

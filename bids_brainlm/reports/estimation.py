@@ -123,7 +123,10 @@ def _seen(about: dict[str, Any]) -> str:
         runs = f"{len(chosen)} of {len(chosen) + len(others)} runs"
         return f"Choices were made on {runs}, those without a test trial; no test response and no text was seen."
     run = "the only run" if len(chosen) == 1 else f"all {len(chosen)} runs"
-    return f"Choices were made on {run}, those with test trials among them (transductive); no text was seen."
+    seen = f"Choices were made on {run}, those with test trials among them (transductive); no text was seen."
+    if about["TestLabelsSeen"]:
+        seen += " They compared test trials with training trials of the same stimulus: figures are optimistic."
+    return seen
 
 
 def estimation_panels(found: Estimation, n_left: int | None, mask: NDArray[np.bool_] | None) -> tuple[Panel, ...]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from bids_brainlm.stages.examples import examples_of, splits_of
 from bids_brainlm.stages.quality import fit_trials
 from bids_brainlm.stages.responses import Trials
 from bids_brainlm.stages.runs import runs_of, stem, trials_of
-from bids_brainlm.stages.tune import is_tuned, options_of, tuned
+from bids_brainlm.stages.tune import Seen, is_tuned, options_of, tuned
 
 ONLY_TUNED = ("hrf_library", "hrf_choice", "max_components", "tune_on")
 """Settings of ``estimate`` that only tuned estimators read."""
@@ -158,8 +159,8 @@ def divided(request: Request, tables: Sequence[pd.DataFrame], path: Path) -> tup
     return examples, splits_of(request, trials, examples)
 
 
-def tuned_on(request: Request, tables: Sequence[pd.DataFrame], folds: Sequence[Split], path: Path) -> list[bool]:
-    """Which runs a tuned estimator may choose from: all, or those without a test trial.
+def seen_by_choices(request: Request, tables: Sequence[pd.DataFrame], folds: Sequence[Split], path: Path) -> Seen:
+    """What a tuned estimator may look at.
 
     Parameters
     ----------
@@ -174,18 +175,34 @@ def tuned_on(request: Request, tables: Sequence[pd.DataFrame], folds: Sequence[S
     Raises
     ------
     InputError
-        When every run holds a test trial.
+        When every run holds a test trial, or the estimator cannot do without the repeats that are hidden from it.
     """
-    # With several folds every run is tested in turn; `estimator_faults` refuses that.
-    if request.config.estimate.tune_on == "all" or len(folds) != 1:
-        return [True] * len(tables)
-    rows = folds[0].examples.rows[folds[0].test]
+    settings, every = request.config.estimate, (True,) * len(tables)
+    shared = any(_share_stimuli(fold) for fold in folds)
+    if settings.tune_on == "train":
+        # With several folds every run is tested in turn; `estimator_faults` refuses that.
+        return Seen(_without_test(tables, folds[0], path) if len(folds) == 1 else every, True, False)
+    hidden = shared and settings.tune_on == "auto"
+    if hidden and settings.estimator in ("denoise", "ridge"):
+        what = f"{settings.estimator} compares repeats, but training and test share stimuli: labels of test trials would be used"
+        remedy = "take --estimator auto, keep stimuli apart (--group stimulus), or see --tune-on"
+        raise InputError(what, path, remedy=remedy)
+    return Seen(every, not hidden, shared)
+
+
+def _share_stimuli(fold: Split) -> bool:
+    stimulus = fold.examples.stimulus
+    return bool(np.intersect1d(stimulus[np.concatenate([fold.train, fold.validation])], stimulus[fold.test]).size)
+
+
+def _without_test(tables: Sequence[pd.DataFrame], fold: Split, path: Path) -> tuple[bool, ...]:
+    rows = fold.examples.rows[fold.test]
     ends = np.cumsum([len(table) for table in tables])
     held_out = set(np.searchsorted(ends, rows[rows >= 0], side="right").tolist())
     if len(held_out) == len(tables):
-        remedy = "keep whole runs apart (--group run), or let choices see all runs (--tune-on all)"
+        remedy = "keep whole runs apart (--group run), or let choices see all runs (--tune-on auto)"
         raise InputError("--tune-on train: every run holds a test trial", path, expected="runs without one", remedy=remedy)
-    return [i not in held_out for i in range(len(tables))]
+    return tuple(i not in held_out for i in range(len(tables)))
 
 
 def _per_run(request: Request, participant: str, atlas: str, hashes: FileHashes) -> list[Stage]:
@@ -201,8 +218,8 @@ def _per_run(request: Request, participant: str, atlas: str, hashes: FileHashes)
     _, folds = divided(request, tables, texted[0][0].events)
     inputs = {stem(run): _read_of(request, run, table, masks, hashes) for run, table in texted}
     if tuned(request):
-        chosen = tuned_on(request, tables, folds, texted[0][0].events)
-        stages.append(_tune(request, participant, [run for run, _ in texted], chosen, inputs, hashes))
+        seen = seen_by_choices(request, tables, folds, texted[0][0].events)
+        stages.append(_tune(request, participant, [run for run, _ in texted], seen, inputs, hashes))
     before = tuple(stage.name for stage in stages)
     for run, _ in texted:
         name = stem(run)
@@ -226,7 +243,7 @@ def _sources(run: RunFiles, hashes: FileHashes) -> dict[str, str]:
 
 
 def _tune(
-    request: Request, who: str, runs: Sequence[RunFiles], chosen: list[bool], inputs: Mapping[str, Any], hashes: FileHashes
+    request: Request, who: str, runs: Sequence[RunFiles], seen: Seen, inputs: Mapping[str, Any], hashes: FileHashes
 ) -> Stage:
     options_of(request)
     library = Path(request.config.estimate.hrf_library).expanduser() if request.config.estimate.hrf_library else None
@@ -234,9 +251,9 @@ def _tune(
     for each in settings:
         # Which trials are decoded is no matter of the choices, and limits on motion do not change a response.
         each["estimate"] = {name: value for name, value in each["estimate"].items() if name not in NOT_TUNED}
-    key = digest(inputs, settings, chosen, hashes.many([library]))
+    key = digest(inputs, settings, asdict(seen), hashes.many([library]))
     sources = {uri: value for run in runs for uri, value in _sources(run, hashes).items()}
-    arguments = {"participant": who, "runs": [stem(run) for run in runs], "chosen": chosen, "sources": sources}
+    arguments = {"participant": who, "runs": [stem(run) for run in runs], "seen": asdict(seen), "sources": sources}
     return Stage(f"sub-{who}_tune", "bids_brainlm.stages.tune:tune", key, arguments)
 
 

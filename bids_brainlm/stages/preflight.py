@@ -44,12 +44,12 @@ from bids_brainlm.io.timing import timing
 from bids_brainlm.stages import costs
 from bids_brainlm.stages.cache import read_stamp
 from bids_brainlm.stages.costs import KINDS, MASK_SHARE, OF_BOLD, PER_RUN, Sizes
-from bids_brainlm.stages.plan import TextedRun, divided, table_faults, texted_runs, tuned_on
+from bids_brainlm.stages.plan import TextedRun, divided, seen_by_choices, table_faults, texted_runs
 from bids_brainlm.stages.quality import fit_trials
 from bids_brainlm.stages.resources import n_processes
 from bids_brainlm.stages.responses import completed
 from bids_brainlm.stages.runs import runs_and_fault, stem
-from bids_brainlm.stages.tune import tuned
+from bids_brainlm.stages.tune import Seen, tuned
 
 WORTH_PROCESSES = 400
 """Participants below which starting processes costs more than it saves."""
@@ -248,8 +248,8 @@ def _divided(
         parts = tuple((len(fold.train), len(fold.validation), len(fold.test)) for fold in folds)
         plan = replace(plan, n_stimuli=np.unique(examples.stimulus).size, n_texts=len(examples), folds=parts)
         if tuned(request) and "betas" not in request.derivatives:
-            chosen = tuned_on(request, list(tables.values()), folds, path)
-            plan = replace(plan, estimation=_estimation(request, list(tables.values()), chosen))
+            seen = seen_by_choices(request, list(tables.values()), folds, path)
+            plan = replace(plan, estimation=_estimation(request, list(tables.values()), seen))
     runs = tuple(
         replace(run, n_trials=trials[run.name], n_texts=texts[run.name], note="") if run.name in tables else run
         for run in plan.runs
@@ -257,13 +257,15 @@ def _divided(
     return replace(plan, runs=runs, n_trials=sum(trials.values()), faults=tuple(faults))
 
 
-def _estimation(request: Request, tables: Sequence[pd.DataFrame], chosen: Sequence[bool]) -> str:
+def _estimation(request: Request, tables: Sequence[pd.DataFrame], seen: Seen) -> str:
     """What a tuned estimator can do, as far as names and tables tell."""
-    seen = [set(table["stimulus_id"]) for table, is_chosen in zip(tables, chosen, strict=True) if is_chosen]
-    times = Counter(name for names in seen for name in names)
+    used = [set(table["stimulus_id"]) for table, is_used in zip(tables, seen.runs, strict=True) if is_used]
+    times = Counter(name for names in used for name in names)
     n_repeated = sum(count > 1 for count in times.values())
-    where = f"{len(seen)} of {len(chosen)} runs" if len(seen) < len(chosen) else f"{len(seen)} run{'s' * (len(seen) != 1)}"
+    where = f"{len(used)} of {len(tables)} runs" if len(used) < len(tables) else f"{len(used)} run{'s' * (len(used) != 1)}"
     said = f"{request.config.estimate.estimator} chooses on {where}"
+    if not seen.repeats:
+        return f"{said}; training and test share stimuli, so that repeats are not compared and steps that need them are left out"
     if n_repeated:
         shown = "stimulus is" if n_repeated == 1 else "stimuli are"
         return f"{said}; {n_repeated} {shown} shown in several of them, so that steps can be cross-validated"

@@ -10,7 +10,7 @@ vertex by vertex.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from bids_brainlm.config import Request
 from bids_brainlm.core import hrf
+from bids_brainlm.core.tuned import NO_REPEATS
 from bids_brainlm.core.tuning import Options, Run, Tuning
 from bids_brainlm.core.types import Floats
 from bids_brainlm.errors import ConfigError, InputError
@@ -45,8 +46,30 @@ MAPS = {
 }
 """Map -> what it holds, in the order of the file."""
 
+HIDDEN = "training and test share stimuli, and to compare their repeats would use the labels of test trials"
+"""Why steps are left out when repeats are hidden."""
+
 EVEN = 1e-6
 """s by which the steps of a library of responses may differ."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What choices may look at.
+
+    Parameters
+    ----------
+    runs : tuple of bool
+        Runs that they are made from.
+    repeats : bool
+        Whether they may know which trials show the same stimulus.
+    shared : bool
+        Whether a test trial's stimulus is one of training, in those runs.
+    """
+
+    runs: tuple[bool, ...]
+    repeats: bool
+    shared: bool
 
 
 def is_tuned(estimator: Any) -> bool:
@@ -158,7 +181,7 @@ def read_library(path: Path) -> tuple[NDArray[np.float64], float]:
 
 
 def tune(
-    request: Request, *, participant: str, runs: Sequence[str], chosen: Sequence[bool], sources: Mapping[str, str]
+    request: Request, *, participant: str, runs: Sequence[str], seen: Mapping[str, Any], sources: Mapping[str, str]
 ) -> list[Path]:
     """Stage: let the estimator choose from all runs of a participant.
 
@@ -168,8 +191,8 @@ def tune(
     participant : str
     runs : sequence of str
         Names of the runs that have texts.
-    chosen : sequence of bool
-        Which of them choices may be made from.
+    seen : mapping
+        Fields of `Seen`: what choices may look at.
     sources : mapping of str to str
         BIDS URI of every file of those runs -> its SHA-256.
 
@@ -187,12 +210,17 @@ def tune(
     files = [next(item for item in every if stem(item) == name) for name in runs]
     settings, options = request.config.estimate, options_of(request)
     loaded, geometry = _load_all(request, files, mask_of(every))
+    allowed = Seen(**seen)
+    if not allowed.repeats:
+        loaded = [replace(run, stimulus=np.array([f"{i} {k}" for k in range(run.onsets.size)])) for i, run in enumerate(loaded)]
     try:
-        tuning = estimators.get(settings.estimator).tune(loaded, options, None if all(chosen) else list(chosen))
+        tuning = estimators.get(settings.estimator).tune(loaded, options, None if all(allowed.runs) else allowed.runs)
     except ValueError as error:
         remedy = "look for trials that coincide, or choose --estimator lss"
         raise InputError(f"{settings.estimator} cannot choose: {error}", files[0].events, remedy=remedy) from error
-    about = {**_about(request, tuning, runs, chosen), "Sources": list(sources), "SourcesSHA256": dict(sources)}
+    if not allowed.repeats:
+        tuning = replace(tuning, left_out={step: HIDDEN if why == NO_REPEATS else why for step, why in tuning.left_out.items()})
+    about = {**_about(request, tuning, runs, allowed), "Sources": list(sources), "SourcesSHA256": dict(sources)}
     maps = {name: np.asarray(getattr(tuning, name), dtype=np.float32) for name in MAPS}
     written = write_maps(request.out_dir, _entities(participant, files), geometry, maps, _label(request), about, "tuning")
     written += _write_library(request, _entities(participant, files), options)
@@ -225,11 +253,20 @@ def read_tuning(request: Request, run: LoadedRun) -> tuple[Tuning, dict[str, Any
         gain=maps["gain"],
         offset=maps["offset"],
     )
-    shared = ("EstimationSteps", "StepsLeftOut", "TrialModel", "HRFModel", "HRFChoice", "NumberOfComponents", "TuneOn")
+    shared = (
+        "EstimationSteps",
+        "StepsLeftOut",
+        "TrialModel",
+        "HRFModel",
+        "HRFChoice",
+        "NumberOfComponents",
+        "TuneOn",
+        "TestLabelsSeen",
+    )
     return tuning, {name: sidecar[name] for name in shared}
 
 
-def _about(request: Request, tuning: Tuning, runs: Sequence[str], chosen: Sequence[bool]) -> dict[str, Any]:
+def _about(request: Request, tuning: Tuning, runs: Sequence[str], seen: Seen) -> dict[str, Any]:
     settings = request.config.estimate
     return {
         "Description": "What was chosen for every vertex or voxel before single-trial responses were estimated.",
@@ -243,8 +280,10 @@ def _about(request: Request, tuning: Tuning, runs: Sequence[str], chosen: Sequen
         "NumberOfComponents": max((part.shape[1] for part in tuning.components), default=0),
         "AgreementByNumberOfComponents": [float(value) for value in tuning.curve],
         "TuneOn": settings.tune_on,
-        "TunedOnRuns": [name for name, is_chosen in zip(runs, chosen, strict=True) if is_chosen],
-        "OtherRuns": [name for name, is_chosen in zip(runs, chosen, strict=True) if not is_chosen],
+        "TunedOnRuns": [name for name, is_used in zip(runs, seen.runs, strict=True) if is_used],
+        "OtherRuns": [name for name, is_used in zip(runs, seen.runs, strict=True) if not is_used],
+        "RepeatsCompared": seen.repeats,
+        "TestLabelsSeen": seen.repeats and seen.shared,
         "MapDescriptions": MAPS,
     }
 

@@ -180,3 +180,24 @@ def test_trials_beyond_a_limit_are_in_no_part_of_the_split(volume: Any, tmp_path
     model = json.loads(next((study.out / "sub-01" / "model").glob("*.json")).read_text())
     assert sum(model["NumberOfExamples"].values()) == 36 - n_beyond
     assert f"{n_beyond} of 36 trials lie beyond the limits on motion" in _report(study)
+
+
+def test_repeats_that_would_tell_labels_of_test_trials_are_not_compared(volume: Any, tmp_path: Path) -> None:
+    """With whole runs held out, training and test share stimuli: by default no step compares their repeats."""
+    study = volume.copy(tmp_path)
+    apart = (*AUTO, "parcellate", "--group", "run")
+    study.ok(*apart)
+    about = _tuning(study)
+    assert about["EstimationSteps"] == ["hrf"]
+    assert about["HRFChoice"] == "onoff"
+    assert not about["RepeatsCompared"]
+    assert "would use the labels of test trials" in _report(study)
+    study.ok(*apart, "--tune-on", "all")
+    assert "tune" in study.executed()
+    about = _tuning(study)
+    assert about["EstimationSteps"] == ["hrf", "denoise", "ridge"]
+    assert about["TestLabelsSeen"]
+    assert "figures are optimistic" in _report(study)
+    done = study.run(*apart, "--estimator", "ridge")
+    assert done.code == 65
+    assert "training and test share stimuli" in done.lines[-1]

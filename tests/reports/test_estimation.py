@@ -29,6 +29,7 @@ def _sidecar(**fields: Any) -> dict[str, Any]:
         "AgreementByNumberOfComponents": [0.1, 0.2, 0.3, 0.2],
         "TunedOnRuns": ["a", "b", "c"],
         "OtherRuns": [],
+        "TestLabelsSeen": False,
     }
     return base | fields
 
@@ -76,6 +77,7 @@ def test_what_was_done_is_said_with_its_numbers() -> None:
             "Choices were made on 3 of 4 runs, those without a test trial; no test response and no text was seen.",
         ),
         ({"TunedOnRuns": ["a"]}, "Choices were made on the only run"),
+        ({"TestLabelsSeen": True}, "compared test trials with training trials of the same stimulus: figures are optimistic"),
         ({"TrialModel": "lss"}, "Each trial had a model of its own"),
         (
             {"EstimationSteps": ["hrf"], "StepsLeftOut": {"ridge": "no stimulus is repeated in another run"}},
