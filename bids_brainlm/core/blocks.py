@@ -67,16 +67,17 @@ class Model:
     def block(self, units: slice | Ints) -> tuple[Floats, Bools]:
         """Series (T, v) float32 of some units and whether they are usable (v,)."""
         block = np.array(self.run.bold[:, units], dtype=np.float32, order="C")
-        mean = block.mean(axis=0, dtype=np.float64)
+        # What this sum rounds away is constant in time, and the nuisance takes it out.
+        mean = block.sum(axis=0) / np.float32(len(block))
         # A unit that is not finite has no finite mean.
         good = np.isfinite(mean)
         if not good.all():
             block[:, ~good] = 0.0
             mean[~good] = 0.0
-        block -= mean.astype(np.float32)
+        block -= mean
         spread = np.sqrt(np.einsum("tv,tv->v", block, block) / len(block))
         good &= (spread > glm.CONSTANT * np.abs(mean)) & (np.abs(mean) > glm.MEAN_TOLERANCE * spread)
-        block *= np.divide(100.0, np.abs(mean), out=np.zeros_like(mean), where=good).astype(np.float32)
+        block *= np.divide(100.0, np.abs(mean), out=np.zeros_like(mean), where=good)
         return block, good
 
 

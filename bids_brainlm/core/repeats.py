@@ -51,7 +51,7 @@ def standardise(betas: Floats, session: Ints) -> Floats:
     for label in np.unique(session):
         rows = _rows(session, label)
         block = betas[rows]
-        block -= block.mean(axis=0)
+        block -= block.sum(axis=0) / np.float32(len(block))
         spread = np.sqrt(np.einsum("nv,nv->v", block, block) / len(block))
         block *= np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
         betas[rows] = block
@@ -74,7 +74,8 @@ def agreement(betas: Floats, rows: Ints, average: Any, session: Ints) -> Floats:
     (v,) float32
     """
     z = standardise(betas, session)
-    return np.asarray(np.einsum("mv,mv->v", average @ z, z[rows]) / np.float32(rows.size))
+    own = z if rows.size == len(z) else z[rows]
+    return np.asarray(np.einsum("mv,mv->v", average @ z, own) / np.float32(rows.size))
 
 
 def _rows(session: Ints, label: int) -> slice | NDArray[np.intp]:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from bids_brainlm.core.types import Floats
 
-FRACTIONS = np.arange(1.0, 0.0, -0.05).round(2)
-"""Fractions that are compared: 1, .95, ... .05."""
+FRACTIONS = np.array([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05])
+"""Fractions that are compared; agreement changes little from one to the next."""
 
 GRID = 48
 """Number of penalties between which the law of a unit is interpolated; `refine` then corrects the one that was chosen."""
