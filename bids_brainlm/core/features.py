@@ -2,8 +2,8 @@
 
 The rows of a recording may be many times larger than memory, so everything streams: moments in blocks of rows, the matrix of
 inner products (between rows or between vertices, whichever is smaller) in blocks of the other. Where even that matrix would be
-large (`EXACT`), components are found by subspace iteration: they capture the same variance to about 1 % in noise alone, .01 % where
-there is something to find.
+large (`EXACT`), components are found by subspace iteration: they capture the same variance to about 1 % in noise alone, .01 %
+where there is something to find.
 """
 
 from __future__ import annotations
