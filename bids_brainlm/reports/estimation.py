@@ -214,7 +214,8 @@ def responses_figure(found: Estimation) -> Figure:
         right.set_xticks(shown, [f"{found.peaks[order][i]:.1f}" for i in shown])
         right.set_xlabel("Peak of the response (s)")
         right.set_ylabel("Share of vertices")
-        right.legend(fontsize=8)
+        right.set_ylim(0, 1.25 * max(every.max(), task.max(), 1e-6))
+        right.legend(fontsize=8, loc="upper right", ncols=2)
     return figure
 
 
