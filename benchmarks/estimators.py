@@ -13,8 +13,8 @@ mean response of 0.
 *accuracy*: r with the true amplitudes (mean over vertices that respond), top-1 identification of a stimulus among 120 between two
 repeats from 200 vertices (chance .008), and the correlation of the errors of neighbouring trials; mean over seeds, with the
 standard deviation. The choices see all repeats, so identification flatters whatever is chosen on them; r does not.
-*speed*: CPU and wall seconds and peak memory, each in a process of its own, beside nilearn's FirstLevelModel with one contrast
-a trial (LSA).
+*speed*: CPU and wall seconds and peak memory, each in a process of its own, from onsets to betas; beside nilearn FirstLevelModel
+with OLS and one contrast a trial (LSA), from events and (``designs``) with its designs made beforehand.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from bids_brainlm.registry import estimators
 TR, N_RUNS, N_VOLUMES, N_TRIALS, N_STIMULI, DURATION = 2.0, 6, 200, 60, 120, 2.0
 FRAMES = TR * np.arange(N_VOLUMES)
 STEPS = ("hrf", "denoise", "ridge")
+ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -195,25 +196,28 @@ def accuracy(n_vertices: int, seeds: int, choices: bool) -> None:
             print(f"{label:18s} " + "   ".join(f"{column.mean():6.3f} +- {column.std():.3f}" for column in columns), flush=True)
 
 
-def nilearn_lsa(runs: list[Run]) -> Any:
-    """(N, V) betas of one FirstLevelModel a run, one contrast a trial."""
+def nilearn_lsa(runs: list[Run], given: bool) -> Any:
+    """(N, V) betas of one FirstLevelModel a run, one contrast a trial; from events, or from designs that are made beforehand."""
     # Here, so that the others are not charged for the memory of these.
     import nibabel
     import pandas as pd
     from nilearn.glm.first_level import FirstLevelModel
     from nilearn.maskers import NiftiMasker
 
-    n_vertices = runs[0].bold.shape[1]
-    mask = nibabel.Nifti1Image(np.ones((n_vertices, 1, 1), np.uint8), np.eye(4))
+    mask = nibabel.Nifti1Image(np.ones((runs[0].bold.shape[1], 1, 1), np.uint8), np.eye(4))
     masker = NiftiMasker(mask, standardize=None).fit()
     betas = []
     for run in runs:
-        columns = np.column_stack([trial_design(run.onsets, run.durations, run.frame_times), run.nuisance])
-        table = pd.DataFrame(columns, columns=[f"x{i}" for i in range(columns.shape[1])], index=FRAMES)
         image = nibabel.Nifti1Image(np.ascontiguousarray(run.bold.T)[:, None, None], np.eye(4))
-        model = FirstLevelModel(mask_img=masker, noise_model="ols", signal_scaling=0).fit(image, design_matrices=table)
-        effects = (model.compute_contrast(row, output_type="effect_size") for row in np.eye(columns.shape[1])[:N_TRIALS])
-        betas += [effect.get_fdata(dtype=np.float32).ravel() for effect in effects]
+        names = [f"trial{i:02d}" for i in range(N_TRIALS)]
+        if given:
+            columns = np.column_stack([trial_design(run.onsets, run.durations, run.frame_times), run.nuisance])
+            labels = names + [f"x{i}" for i in range(run.nuisance.shape[1])]
+            design = {"design_matrices": pd.DataFrame(columns, columns=labels, index=FRAMES)}
+        else:
+            design = {"events": pd.DataFrame({"onset": run.onsets, "duration": run.durations, "trial_type": names})}
+        model = FirstLevelModel(TR, mask_img=masker, noise_model="ols", high_pass=1 / 128, signal_scaling=0).fit(image, **design)
+        betas += [model.compute_contrast(name, output_type="effect_size").get_fdata(dtype=np.float32).ravel() for name in names]
     return np.array(betas)
 
 
@@ -222,13 +226,14 @@ def measured(work: str, n_vertices: int, threads: int) -> None:
     runs = session(KINDS["hard"], n_vertices, 0).runs
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     jobs = {
-        "nilearn": lambda: nilearn_lsa(runs),
+        "nilearn": lambda: nilearn_lsa(runs, given=False),
+        "designs": lambda: nilearn_lsa(runs, given=True),
         "lsa": lambda: per_run(lsa, runs, threads=threads),
         "lss": lambda: per_run(lss, runs, threads=threads),
         **{step: lambda step=step: tuned(step, runs, Options(threads=threads)) for step in STEPS},
     }
     cpu, wall = [], []
-    for _ in range(2):
+    for _ in range(ROUNDS):
         start, clock = time.process_time(), time.perf_counter()
         jobs[work]()
         cpu.append(time.process_time() - start)
@@ -239,13 +244,11 @@ def measured(work: str, n_vertices: int, threads: int) -> None:
 
 def speed(n_vertices: int) -> None:
     """Print a line a job, beside nilearn."""
-    print(f"{N_RUNS} runs x {N_VOLUMES} volumes, {N_TRIALS} trials a run, {n_vertices} vertices; fastest of two rounds")
+    print(f"{N_RUNS} runs x {N_VOLUMES} volumes, {N_TRIALS} trials a run, {n_vertices} vertices; fastest of {ROUNDS} rounds")
     print(f"{'':22s} {'CPU s':>8s} {'wall s':>8s} {'ratio':>7s} {'peak MB':>8s}   (data and start included)")
     base, alone = 0.0, {}
     for threads in (1, 2):
-        for work in ("nilearn", "lsa", "lss", *STEPS):
-            if work == "nilearn" and threads > 1:
-                continue
+        for work in (*(("nilearn", "designs") if threads == 1 else ()), "lsa", "lss", *STEPS):
             command = [sys.executable, __file__, "one", "--work", work, "--vertices", str(n_vertices), "--threads", str(threads)]
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
             out = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
