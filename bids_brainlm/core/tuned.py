@@ -6,11 +6,24 @@
 3. **ridge**: fractional ridge, the fraction of each unit chosen in the same way (`bids_brainlm.core.ridge`), then brought back to
    the scale of least squares.
 
-The chain is that of GLMsingle (Prince et al. 2022, eLife 11:e77599) but for two things that measurement decided: components are
-taken out before shapes are compared, and shapes are compared by cross-validation where stimuli repeat. Runs share no
-regressor, so each is solved by itself; what joins them are the choices.
+The chain is that of GLMsingle (Prince et al. 2022, eLife 11:e77599) but for what measurement decided: components are taken out
+before shapes are compared, shapes are compared on repeats too, and every choice maximises the agreement of trials with repeats
+in other runs (`bids_brainlm.core.repeats`). Runs share no regressor, so each is solved by itself; what joins them are the choices.
 
 `auto` takes the steps that the data allow and says why it left out the others.
+
+>>> from bids_brainlm.core.design import nuisance, trial_design
+>>> rng, frames, onsets = np.random.default_rng(0), 2.0 * np.arange(90), np.arange(5.0, 150, 9)
+>>> design, drifts = trial_design(onsets, np.ones(17), frames), nuisance(frames, 0.01, np.zeros((90, 0)))
+>>> pictures, responses = np.arange(17).astype(str), rng.normal(1, 1, (17, 200))
+>>> series = [design @ responses + rng.normal(100, 0.1, (90, 200)) for _ in range(2)]
+>>> runs = [Run(bold, onsets, np.ones(17), frames, drifts, pictures) for bold in series]
+>>> auto = estimators.get("auto")
+>>> tuning = auto.tune(runs)
+>>> tuning.steps
+('hrf', 'denoise', 'ridge')
+>>> auto.estimate(runs[0], tuning, 0).shape  # percent signal change
+(17, 200)
 """
 
 from __future__ import annotations
