@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,13 @@ from bids_brainlm.core.tuning import Run
 from bids_brainlm.core.types import Bools, Floats, Ints
 
 Doubles = NDArray[np.float64]
+Real = TypeVar("Real", np.float32, np.float64)
 
 WIDTH = 1024
 """Units of a block."""
+
+MOST_BYTES = 2**26
+"""Size of the blocks of all runs together, from which on they are narrower."""
 
 INDEPENDENT = 1e-6
 """Smallest eigenvalue of the trials' correlations with which they still count as having responses of their own."""
@@ -35,33 +40,40 @@ class Model:
     run : Run
     nuisance : (T, r) float64
         Orthonormal basis of everything that is not a trial.
-    trials : (H, T, n) float64
-        Regressor of each trial under each shape, without what the nuisance explains.
+    trials : (H, T, n) float32
+        Regressor of each trial under each shape, without what the nuisance explains. In single precision, because they are
+        what grows in memory with the number of runs; `regressors` has those of one shape for solving.
     """
 
     run: Run
     nuisance: Doubles
-    trials: Doubles
+    trials: Floats
 
     @classmethod
     def of(cls, run: Run, shapes: Doubles, step: float) -> Model:
         """Designs of a run; see `bids_brainlm.core.design.trial_designs` for what is refused."""
         trials = trial_designs(run.onsets, run.durations, run.frame_times, shapes, step)
         basis = glm.orthonormal(run.nuisance)
-        return cls(run, basis, without(trials, basis))
+        return cls(run, basis, without(trials, basis).astype(np.float32))
 
     def cleaned(self, components: Doubles) -> Model:
         """With orthonormal components (T, K), free of the nuisance, as further nuisance."""
-        return Model(self.run, np.column_stack([self.nuisance, components]), without(self.trials, components))
+        both = np.column_stack([self.nuisance, components])
+        return Model(self.run, both, without(self.trials, components.astype(np.float32)))
+
+    def regressors(self, shape: int) -> Doubles:
+        """(T, n) float64 regressors under one shape."""
+        return np.asarray(self.trials[shape], dtype=np.float64)
 
     def independent(self, shortest: float) -> Bools:
         """(H,) shapes under which every trial has a response of its own, no shorter than that share of the median trial's.
 
         A late shape leaves little of a trial at the end of a run, and its beta would be noise.
         """
-        lengths = np.linalg.norm(self.trials, axis=1, keepdims=True)
+        trials = self.trials.astype(np.float64)
+        lengths = np.linalg.norm(trials, axis=1, keepdims=True)
         there = (lengths > shortest * np.median(lengths, axis=2, keepdims=True)).all(axis=(1, 2))
-        unit = self.trials / np.where(lengths > 0, lengths, 1.0)
+        unit = trials / np.where(lengths > 0, lengths, 1.0)
         return np.asarray(there & (np.linalg.eigvalsh(unit.transpose(0, 2, 1) @ unit)[:, 0] > INDEPENDENT))
 
     def block(self, units: slice | Ints) -> tuple[Floats, Bools]:
@@ -81,23 +93,27 @@ class Model:
         return block, good
 
 
-def without(columns: Doubles, basis: Doubles) -> Doubles:
+def without(columns: NDArray[Real], basis: NDArray[Real]) -> NDArray[Real]:
     """Columns (..., T, n) less what an orthonormal basis (T, r) explains of them."""
     return np.asarray(columns - basis @ (basis.T @ columns))
 
 
-def blocks(n_units: int, width: int = WIDTH) -> Iterator[slice]:
-    """Slices that cover ``n_units``."""
-    return (slice(start, min(start + width, n_units)) for start in range(0, n_units, width))
+def width(models: Sequence[Model]) -> int:
+    """Units of which the blocks of all runs are held together."""
+    n_volumes = sum(len(model.nuisance) for model in models)
+    return int(np.clip(MOST_BYTES // (4 * n_volumes), 64, WIDTH))
 
 
-def group(shape: NDArray[np.int16], width: int = WIDTH) -> list[tuple[int, Ints]]:
-    """Units with the same shape, at most ``width`` together: (shape, indices)."""
+def blocks(n_units: int, n: int = WIDTH) -> Iterator[slice]:
+    """Slices of ``n`` that cover ``n_units``."""
+    return (slice(start, min(start + n, n_units)) for start in range(0, n_units, n))
+
+
+def group(shape: NDArray[np.int16], n: int = WIDTH) -> list[tuple[int, Ints]]:
+    """Units with the same shape, at most ``n`` together: (shape, indices)."""
     order = np.argsort(shape, kind="stable")
     ends = np.flatnonzero(np.diff(shape[order])) + 1
-    return [
-        (int(shape[part[0]]), part[piece]) for part in np.split(order, ends) if part.size for piece in blocks(part.size, width)
-    ]
+    return [(int(shape[part[0]]), part[piece]) for part in np.split(order, ends) if part.size for piece in blocks(part.size, n)]
 
 
 def stacked(models: Sequence[Model], units: slice | Ints) -> tuple[list[Floats], Bools]:

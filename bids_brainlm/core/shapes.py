@@ -111,10 +111,11 @@ def worth(share: Floats, n: float) -> Floats:
     return np.asarray(-0.5 * n * np.log1p(-np.clip(share, 0.0, MOST)), dtype=np.float32)
 
 
-def least_squares(trials: Doubles) -> Floats:
+def least_squares(trials: Floats | Doubles) -> Floats:
     """(..., n, T) weights of trials (..., T, n) that are free of nuisance."""
-    turned = np.swapaxes(trials, -1, -2)
-    return np.asarray(np.linalg.solve(turned @ trials, turned), dtype=np.float32)
+    exact = trials.astype(np.float64)
+    turned = np.swapaxes(exact, -1, -2)
+    return np.asarray(np.linalg.solve(turned @ exact, turned), dtype=np.float32)
 
 
 def squares(block: Floats) -> Floats:

@@ -8,7 +8,7 @@
 
 The chain is that of GLMsingle (Prince et al. 2022, eLife 11:e77599) but for what measurement decided: components are taken out
 before shapes are compared, shapes are compared on repeats too, and every choice maximises the agreement of trials with repeats
-in other runs (`bids_brainlm.core.repeats`). Runs share no regressor, so each is solved by itself; what joins them are the choices.
+in other runs (`bids_brainlm.core.repeats`). Runs share no regressor, so each is solved by itself; only choices join them.
 
 `auto` takes the steps that the data allow and says why it left out the others.
 
@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_brainlm.core import glm, repeats, ridge
-from bids_brainlm.core.blocks import Model, blocks, group, stacked
+from bids_brainlm.core.blocks import Model, blocks, group, stacked, width
 from bids_brainlm.core.chunks import in_threads
 from bids_brainlm.core.noise import components, deciding, fewest, noise_pool, with_each_number
 from bids_brainlm.core.shapes import Score, both, cross_validated, explained, in_sample, least_squares, on_off, prior
@@ -150,7 +150,7 @@ estimators.register("auto")(Tuned(STEPS, needed=False))
 
 def _shrunk(model: Model, shape: int, block: Floats, tuning: Tuning, units: Ints) -> Floats:
     """(n, v) ridge betas on the scale of least squares; least squares where the penalty is 0."""
-    trials = model.trials[shape]
+    trials = model.regressors(shape)
     if "ridge" not in tuning.steps:
         return np.asarray(least_squares(trials) @ block)
     values, vectors = np.linalg.eigh(trials.T @ trials)
@@ -162,7 +162,7 @@ def _shrunk(model: Model, shape: int, block: Floats, tuning: Tuning, units: Ints
 def _separate(model: Model, shape: int, block: Floats, tuning: Tuning, units: Ints) -> Floats:
     """(n, v) betas of least squares separate."""
     del tuning, units
-    return np.asarray(glm.lss_weights(model.trials[shape], model.nuisance).astype(np.float32) @ block)
+    return np.asarray(glm.lss_weights(model.regressors(shape), model.nuisance).astype(np.float32) @ block)
 
 
 class _Tuner:
@@ -226,7 +226,7 @@ class _Tuner:
         self.fit = "lss"
         for i, model in enumerate(self.models):
             try:
-                glm.lss_weights(model.trials[0], model.nuisance)
+                glm.lss_weights(model.regressors(0), model.nuisance)
             except ValueError as error:
                 raise ValueError(f"run {i + 1} of {len(self.models)}: {error}") from error
         return np.ones_like(allowed)
@@ -262,7 +262,7 @@ class _Tuner:
                 own[session][part] = scores[session]([series[i] for i in members])[0]
             bright[part] = np.mean([np.nan_to_num(np.asarray(model.run.bold[:8, part])).mean(axis=0) for model in mean], axis=0)
 
-        in_threads(look, blocks(n), self.options.threads)
+        in_threads(look, blocks(n, width(mean)), self.options.threads)
         pools = {session: noise_pool(own[session], bright, usable) for session in sessions}
         return r2, np.logical_or.reduce(list(pools.values())), pools, usable
 
@@ -301,7 +301,7 @@ class _Tuner:
             scores = criterion(stacked(cleaned, part)[0]) + before
             hrf[part], best[part] = candidates[scores.argmax(axis=0)], scores.max(axis=0)
 
-        in_threads(look, blocks(usable.size), self.options.threads)
+        in_threads(look, blocks(usable.size, width(cleaned)), self.options.threads)
         return hrf, best, how
 
     def _criterion(self, how: str, models: Sequence[Model]) -> Score:
@@ -319,10 +319,10 @@ class _Tuner:
             shape, place = item
             series = stacked(self.models, units[place])[0]
             each = zip(self.models, used, series, strict=True)
-            betas = [with_each_number(model.trials[shape], own, block) for model, own, block in each]
+            betas = [with_each_number(model.regressors(shape), own, block) for model, own, block in each]
             return np.array([self.trials.agreement(each) for each in np.concatenate(betas, axis=1)])
 
-        parts = in_threads(look, group(hrf[units], 256), self.options.threads)
+        parts = in_threads(look, group(hrf[units], min(256, width(self.models))), self.options.threads)
         return np.asarray(np.concatenate(parts, axis=1).mean(axis=1, dtype=np.float64))
 
     def _ridge(self, hrf: NDArray[np.int16], found: list[Doubles]) -> Doubles:
@@ -332,9 +332,9 @@ class _Tuner:
 
         def look(item: tuple[int, Ints]) -> None:
             shape, units = item
-            out[:, units] = self._fractions([model.trials[shape] for model in cleaned], stacked(cleaned, units)[0])
+            out[:, units] = self._fractions([model.regressors(shape) for model in cleaned], stacked(cleaned, units)[0])
 
-        in_threads(look, group(hrf), self.options.threads)
+        in_threads(look, group(hrf, width(cleaned)), self.options.threads)
         return out
 
     def _fractions(self, trials: list[Doubles], series: list[Floats]) -> Doubles:

@@ -116,7 +116,7 @@ def test_components_in_closed_form_are_those_of_the_joint_model():
     model = Model.of(runs[0], library()[4:5], 0.1)
     found = components(model, np.ones(160, bool), 5)
     block, _ = model.block(slice(0, 20))
-    betas = with_each_number(model.trials[0], found, block)
+    betas = with_each_number(model.regressors(0), found, block)
     for k in range(6):
         joint = np.column_stack([model.trials[0], found[:, :k], model.nuisance])
         expected = np.linalg.lstsq(joint, block.astype(np.float64), rcond=None)[0][:N_TRIALS]
