@@ -73,6 +73,12 @@ def _same_tr_in_other_units(study: Any) -> None:
         rewrite_image(study.func(BOLD, run), lambda data: data, step=step, unit=unit)
 
 
+def _infinite(data: np.ndarray) -> np.ndarray:
+    out = data.astype(np.float32)
+    out[3, 3, 5, 7] = np.inf
+    return out
+
+
 def _tr(value: object) -> Callable[[Path], object]:
     return lambda path: path.write_text(json.dumps({"RepetitionTime": value}))
 
@@ -93,6 +99,7 @@ DERIVATIVES = [
     ("BOLD series is a link to itself", _file(BOLD, 2, link_to_itself), 65, ("levels of symbolic links", f"run-2_{BOLD}")),
     ("BOLD series of one volume", _file(BOLD, 2, lambda path: rewrite_image(path, lambda x: x[..., 0])), 65, ("4 dimensions",)),
     ("constant run", _file(BOLD, 1, lambda path: rewrite_image(path, lambda x: 0 * x + 7)), 65, ("no vertex varies", "run-1")),
+    ("value that is not finite", _file(BOLD, 1, lambda path: rewrite_image(path, _infinite)), 65, ("volume 7 of unit", "run-1")),
     ("no brain mask", _file(MASK, 1, Path.unlink), 66, ("no brain mask", "sub-01_task-look_run-1", "desc-brain_mask.nii.gz")),
     ("empty brain mask", _file(MASK, 1, lambda path: rewrite_image(path, lambda x: 0 * x)), 65, ("the mask is empty", MASK)),
     ("brain mask on another grid", _file(MASK, 1, lambda path: rewrite_image(path, lambda x: x[..., :7])), 65, ("(6, 6, 7)",)),

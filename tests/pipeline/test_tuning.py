@@ -69,7 +69,7 @@ def test_what_was_chosen_is_written_and_told(tuned_done: Any) -> None:
     said = json.loads(sidecar.read_text())
     assert {key: said[key] for key in ("EstimationSteps", "TuneOn")} == {
         "EstimationSteps": about["EstimationSteps"],
-        "TuneOn": "all",
+        "TuneOn": "auto",
     }
     assert "Choices were made on all 3 runs, those with test trials among them (transductive); no text was seen." in _report(
         tuned_done
