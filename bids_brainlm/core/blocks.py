@@ -88,7 +88,7 @@ class Model:
             mean[~good] = 0.0
         block -= mean
         spread = np.sqrt(np.einsum("tv,tv->v", block, block) / len(block))
-        good &= (spread > glm.CONSTANT * np.abs(mean)) & (np.abs(mean) > glm.MEAN_TOLERANCE * spread)
+        good &= glm.varies_around_a_mean(mean, spread)
         block *= np.divide(100.0, np.abs(mean), out=np.zeros_like(mean), where=good)
         return block, good
 

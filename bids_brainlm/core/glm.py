@@ -205,8 +205,13 @@ def _usable_mean(series: Any) -> tuple[Bools, Doubles]:
         series, mean = np.where(finite, series, 0.0), np.where(finite, mean, 0.0)
     around = series - mean.astype(series.dtype)
     spread = np.sqrt(np.einsum("tv,tv->v", around, around) / max(1, len(around)))
+    return finite & varies_around_a_mean(mean, spread), mean
+
+
+def varies_around_a_mean(mean: Any, spread: Any) -> Bools:
+    """(c,) units whose spread (c,) is more than rounding and whose mean (c,) is one to be a percentage of."""
     size = np.abs(mean)
-    return finite & (spread > CONSTANT * size) & (size > MEAN_TOLERANCE * spread), mean
+    return np.asarray((spread > CONSTANT * size) & (size > MEAN_TOLERANCE * spread))
 
 
 def _estimated(

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,7 @@ from bids_brainlm.core.types import Bools, Floats, Ints
 from bids_brainlm.registry import estimators
 
 Doubles = NDArray[np.float64]
+Item = TypeVar("Item")
 
 DEFAULTS = Options()
 
@@ -120,7 +121,7 @@ class Tuned:
         ValueError
             When a step that must be taken is not possible, or the trials of a run cannot be told apart.
         """
-        used = [run for run, use in zip(runs, chosen or [True] * len(runs), strict=True) if use]
+        used = [i for i, (_, use) in enumerate(zip(runs, chosen or [True] * len(runs), strict=True)) if use]
         if not used:
             raise ValueError("no run is left to make choices on")
         return _Tuner(self, list(runs), used, options).tuning()
@@ -168,12 +169,12 @@ def _separate(model: Model, shape: int, block: Floats, tuning: Tuning, units: In
 class _Tuner:
     """The making of one `Tuning`; what is found on the way is kept between its steps."""
 
-    def __init__(self, estimator: Tuned, runs: list[Run], used: list[Run], options: Options) -> None:
+    def __init__(self, estimator: Tuned, runs: list[Run], used: list[int], options: Options) -> None:
         self.estimator, self.options, self.runs = estimator, options, runs
-        self.trials = Trials.of(used)
-        models = in_threads(self._model, range(len(runs)), options.threads)
-        self.every = models
-        self.models = [model for model, run in zip(models, runs, strict=True) if any(run is other for other in used)]
+        self.used = used
+        self.trials = Trials.of([runs[i] for i in used])
+        self.every = in_threads(self._model, range(len(runs)), options.threads)
+        self.models = self._used(self.every)
         self.left_out: dict[str, str] = {}
         self.fit = "lsa"
 
@@ -279,10 +280,9 @@ class _Tuner:
         most = min(each.shape[1] for each in found)
         return [each[:, :most] for each in found]
 
-    def _used(self, found: Sequence[Doubles]) -> list[Doubles]:
-        """Those of all runs' components that belong to runs with choices."""
-        place = {id(model): each for model, each in zip(self.every, found, strict=True)}
-        return [place[id(model)] for model in self.models]
+    def _used(self, each: Sequence[Item]) -> list[Item]:
+        """Of one thing a run, those of the runs that choices are made on."""
+        return [each[i] for i in self.used]
 
     def _shapes(self, found: list[Doubles], allowed: Bools, usable: Bools) -> tuple[NDArray[np.int16], Floats, str]:
         """Shape of each unit, its score, and the criterion."""

@@ -233,4 +233,5 @@ def _cortex(image: Any, path: Path) -> Cortex:
     n = sizes.pop()
     columns = tuple(slice(model.index_offset, model.index_offset + model.index_count) for model in (left, right))
     vertices = tuple(np.asarray(model.vertex_indices, dtype=np.int64) for model in (left, right))
+    # Two hemispheres, which the types of a generator do not say.
     return Cortex(FSLR[n], n, columns, vertices)  # type: ignore[arg-type]

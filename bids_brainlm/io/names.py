@@ -68,6 +68,7 @@ def parse(path: str | os.PathLike[str]) -> Name:
     short (``inv-1a`` to ``1``) are carried as they stand, so that no two files become one.
     """
     # Participants differ in nothing but these labels: without them, pybids reads the names of one for all of a data set.
+    # Every name matches, since each part of the pattern may be empty.
     sub, ses, rest = _OF_SUBJECT.fullmatch(os.path.basename(path)).groups()  # type: ignore[union-attr]
     name = _parse(rest)
     return Name({key: value for key, value in (("sub", sub), ("ses", ses)) if value} | name.entities, name.suffix, name.extension)

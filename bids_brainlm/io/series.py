@@ -171,6 +171,7 @@ def variants(item: Derived, wanted: Wanted, fits: Callable[[Name], bool]) -> Var
             others = [plain(named.get(key, "")) for key in ("res", "desc", "echo", "part")]
             space, density = space_of(held.name)
             key = (held.root, density, space, held.name.extension, *others)
+            # The key has as many parts as its type says: four that are named, four others.
             twin = found.setdefault(key, {}).setdefault(named.get("hemi", ""), held)  # type: ignore[arg-type]
             if twin is not held:
                 remedy = f"keep this one or {twin.path.name}"

@@ -180,7 +180,7 @@ def seen_by_choices(request: Request, tables: Sequence[pd.DataFrame], folds: Seq
     settings, every = request.config.estimate, (True,) * len(tables)
     shared = any(_share_stimuli(fold) for fold in folds)
     if settings.tune_on == "train":
-        # With several folds every run is tested in turn; `estimator_faults` refuses that.
+        # With several folds every run is tested in turn; `_refuse_unfit_estimator` refuses that.
         return Seen(_without_test(tables, folds[0], path) if len(folds) == 1 else every, True, False)
     hidden = shared and settings.tune_on == "auto"
     if hidden and settings.estimator in ("denoise", "ridge"):
@@ -216,7 +216,7 @@ def _per_run(request: Request, participant: str, atlas: str, hashes: FileHashes)
         return []
     tables = [fit_trials(config.estimate, run, table) for run, table in texted]
     _, folds = divided(request, tables, texted[0][0].events)
-    inputs = {stem(run): _read_of(request, run, table, masks, hashes) for run, table in texted}
+    inputs = {stem(run): _read_of(run, table, masks, hashes) for run, table in texted}
     if tuned(request):
         seen = seen_by_choices(request, tables, folds, texted[0][0].events)
         stages.append(_tune(request, participant, [run for run, _ in texted], seen, inputs, hashes))
@@ -233,7 +233,7 @@ def _per_run(request: Request, participant: str, atlas: str, hashes: FileHashes)
     return stages
 
 
-def _read_of(request: Request, run: RunFiles, table: pd.DataFrame, masks: list[str], hashes: FileHashes) -> tuple[Any, ...]:
+def _read_of(run: RunFiles, table: pd.DataFrame, masks: list[str], hashes: FileHashes) -> tuple[Any, ...]:
     """What the responses of a run are made from."""
     return [*masks, *hashes.many(run.files)], run.sidecar, table["keep"].tolist(), table["stimulus_id"].tolist()
 
