@@ -234,7 +234,8 @@ def ribbon_matrix(
     index, weight = _corners(points, np.asarray(shape), order)
     weight *= (inside / count)[..., None]
     n, width = len(white), index.shape[1] * index.shape[2]
-    matrix = csr_array((weight.ravel(), index.ravel(), width * np.arange(n + 1)), shape=(n, int(np.prod(shape))))
+    starts = width * np.arange(n + 1, dtype=np.int32)
+    matrix = csr_array((weight.ravel(), index.ravel(), starts), shape=(n, int(np.prod(shape))))
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
     return matrix
