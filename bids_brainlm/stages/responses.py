@@ -50,6 +50,9 @@ class Trials:
         Label for the names of what is made of all runs: the task, several joined by ``+``, ``unknown`` where names have none.
     scratch : Path or None
         Folder for matrices as large as ``data``; None keeps them in memory.
+    heard : DataFrame or None
+        Words over time, where rows are volumes and not trials: ``run``, ``story``, ``start`` (s, where the story begins in the time
+        of the events), ``onset`` and ``offset`` (s from the start of the story) and ``word``; one row a word.
     """
 
     data: Any
@@ -59,6 +62,7 @@ class Trials:
     sources: tuple[str, ...]
     task: str
     scratch: Path | None = None
+    heard: pd.DataFrame | None = None
 
 
 def load_trials(request: Request, participant: str) -> Trials:
