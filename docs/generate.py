@@ -60,6 +60,7 @@ def _fields(cls: Any) -> str:
 def _kind(hint: Any) -> str:
     names = {
         tuple[str, ...]: "list of text",
+        tuple[int, ...]: "list of whole numbers",
         dict[str, Any]: "table",
         str: "text",
         int: "whole number",

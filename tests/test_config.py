@@ -23,6 +23,7 @@ FREE: dict[Any, st.SearchStrategy[Any]] = {
     float: st.floats(0, 0.99),
     bool: st.booleans(),
     tuple[str, ...]: st.lists(TEXT, max_size=3),
+    tuple[int, ...]: st.lists(st.integers(0, 9), min_size=1, max_size=3),
     dict[str, Any]: st.dictionaries(TEXT, st.one_of(TEXT, st.integers(-5, 5), st.booleans(), st.lists(st.floats(-1, 1)))),
 }
 CLOSED = {
@@ -31,6 +32,16 @@ CLOSED = {
         st.sampled_from(config.QUERIES), st.dictionaries(TEXT, st.one_of(TEXT, st.integers(), st.lists(TEXT)))
     ),
     "split.source": st.just("column"),
+    # What excludes each other, or needs words, is tested below.
+    "split.scheme": st.sampled_from(["single", "kfold", "column", "list", "leaky-random"]),
+    "split.block": st.floats(1, 100),
+    "split.amount": st.floats(0.1, 1),
+    "window.seconds": st.floats(0.5, 10),
+    "window.chunks": st.just(0),
+    "story.decoders": st.just([]),
+    "story.seconds": st.floats(1, 30),
+    "story.null_texts": st.integers(2, 50),
+    "decode.min_new_tokens": st.just(0),
     "run.memory": st.sampled_from(["", "12G", "500"]),
 }
 
@@ -54,7 +65,7 @@ TREES = st.fixed_dictionaries(
 
 
 @settings(max_examples=150, deadline=None)
-@given(TREES.filter(lambda tree: tree["split"].get("scheme") in (None, "single", "kfold") or "source" in tree["split"]))
+@given(TREES.filter(lambda tree: tree["split"].get("scheme") not in ("column", "list") or "source" in tree["split"]))
 def test_toml_round_trip(tree: dict[str, Any]) -> None:
     built = build(tree)
     assert build(tomllib.loads(to_toml(built))) == built
@@ -357,3 +368,25 @@ def test_only_bearing_settings_enter_hashes() -> None:
 def test_the_tree_is_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().split.folds = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"window.words": "auto", "window.chunks": 3}, "exclude each other"),
+        ({"split.scheme": "blocks"}, "set --words"),
+        ({"story.decoders": ["generate"]}, "set --words"),
+        ({"window.seconds": 0}, "window.seconds is 0"),
+        ({"window.context": []}, "window.context is"),
+        ({"window.context": [-1]}, "window.context is"),
+        ({"split.amount": 1.5}, "at most 1"),
+        ({"decode.min_new_tokens": 33}, "larger than decode.max_new_tokens"),
+    ],
+)
+def test_settings_of_time_that_make_no_sense_are_refused(values: dict[str, Any], message: str) -> None:
+    tree: dict[str, Any] = {}
+    for name, value in values.items():
+        section, _, key = name.partition(".")
+        tree.setdefault(section, {})[key] = value
+    with pytest.raises(ConfigError, match=message):
+        build(tree)

@@ -157,6 +157,9 @@ class Parcels:
         "--atlas", "--atlases",
     )  # fmt: skip
     min_coverage: float = setting(0.5, "Smallest share of usable vertices for a parcel's mean to be written.", "--min-coverage")
+    only: tuple[str, ...] = setting(
+        (), "Parcels whose vertices are used, all others being left out; * and ? are wildcards; all when empty.", "--only-parcels"
+    )
 
 
 @dataclass(frozen=True)
@@ -177,18 +180,55 @@ class Text:
     )
 
 
+WORDS = ("", "auto", "events", "table", "textgrid", "align")
+"""Where words with times come from; empty: there are none, a trial has one text."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Language over time: how words and volumes become examples."""
+
+    words: str = setting(
+        "",
+        "Where words with their times come from: events (a row a word), table (a TSV beside the stimulus), textgrid, align "
+        "(tables of the Gentle aligner), or auto, the first of these; empty where a trial has one text.",
+        "--words",
+        choices=WORDS,
+    )
+    transcripts: str = setting(
+        "", "Folder of tables, TextGrids or alignments, relative to the BIDS folder; looked for when empty.", "--transcripts"
+    )
+    tier: str = setting("word", "Tier of a TextGrid that holds the words.")
+    column: str = setting("word", "Column of events.tsv, or of a table, that holds the words.")
+    story: str = setting("", "Column of events.tsv that names the story; stim_file, else the task, when empty.")
+    seconds: float = setting(2.0, "Length of a window of words, in s.")
+    lag: float = setting(2.0, "Seconds from the start of a window to the first volume it is decoded from.")
+    rows: int = setting(4, "Volumes that a window is decoded from, one after the other.")
+    context: tuple[int, ...] = setting(
+        (1, 2, 3), "Numbers of earlier windows whose words stand in the prompt; each gives an example of its own."
+    )
+    chunks: int = setting(
+        0,
+        "Chunks of words that the text of a trial is cut into; all but the first are decoded, each from the response to the whole "
+        "text, with the chunks before it as context. 0 leaves texts whole.",
+    )
+
+
 @dataclass(frozen=True)
 class Splits:
     """Which examples are trained on, which choose the epoch, which are decoded."""
 
     group: str = setting(
-        "stimulus", "What must not be shared between parts: stimulus, run, session, or a column of events.tsv.", "--group"
+        "stimulus",
+        "What must not be shared between parts: stimulus, story (of words with times), run, session, or a column of events.tsv.",
+        "--group",
     )
     scheme: str = setting(
         "single",
-        "single, kfold (pooled out-of-fold predictions), column, or list.",
+        "single, kfold (pooled out-of-fold predictions), column, list, blocks (of time, with a gap), or leaky-random (as in "
+        "released code of BrainLLM; its results mean nothing but how much a leak is worth).",
         "--split",
-        choices=("single", "kfold", "column", "list"),
+        choices=("single", "kfold", "column", "list", "blocks", "leaky-random"),
     )
     folds: int = setting(5, "Number of folds for kfold; 0 leaves one group out at a time.", "--folds")
     test: float = setting(0.2, "Share of groups in the test set of a single split.")
@@ -197,6 +237,8 @@ class Splits:
         "",
         "For scheme column: a column of events.tsv holding train, validation, test. For list: a TSV with columns group, split.",
     )
+    block: float = setting(60.0, "Length in s of the blocks that the scheme blocks cuts stories into.")
+    amount: float = setting(1.0, "Share of the training groups that are trained on.")
     average: tuple[str, ...] = setting(
         (), "Parts in which the repeats of a stimulus are averaged.", choices=("train", "validation", "test")
     )
@@ -217,6 +259,7 @@ class Model:
     style: str = setting("chat", "How prompt, brain tokens and answer are laid out.")
     tokenizer: str = setting("parcelwise", "Brain tokenizer.", "--tokenizer")
     options: dict[str, Any] = table("Options of the tokenizer.")
+    markers: bool = setting(False, "Learned vectors before and after the brain tokens (parameter group markers).")
     components: int = setting(0, "Principal components kept of the features; 0 keeps every vertex.")
     basis_variance: float = setting(0.97, "Share of variance of the training texts' token embeddings kept in the token basis.")
     basis_components: int = setting(921, "Largest number of components of the token basis.")
@@ -257,6 +300,7 @@ class Decode:
     """How text is generated and scored."""
 
     max_new_tokens: int = setting(32, "Longest generated text, in tokens.")
+    min_new_tokens: int = setting(0, "Shortest generated text, in tokens.")
     beams: int = setting(1, "Beams; 1 is greedy.")
     repetition_penalty: float = setting(1.0, "Penalty on tokens already generated; 1 for none.")
     permutations: int = setting(100, "Permuted brains that each text is scored with.", "--permutations")
@@ -275,8 +319,39 @@ class Evaluate:
         "TSV of facts, relative to the BIDS folder: a key column and one column a factor with the word(s) that name it.",
         "--facts",
     )
+    embeddings: str = setting(
+        "",
+        "Folder of a sentence-transformers model whose embeddings linear readouts of words with times and of chunks predict; bags "
+        "of words of the training texts when empty.",
+        "--embeddings",
+    )
     bootstrap: int = setting(2000, "Bootstrap samples behind the 95 % intervals.")
     readout: tuple[str, ...] = setting(("ridge", "logistic"), "Linear readouts of the facts from the same betas, for comparison.")
+
+
+@dataclass(frozen=True)
+class Story:
+    """Reconstruction of whole stories from a decoder's own text so far."""
+
+    decoders: tuple[str, ...] = setting(
+        (), "Story decoders to run on test stories: generate (BrainLLM), encoding (Tang et al. 2023); none when empty.",
+        "--story-decoder",
+    )  # fmt: skip
+    beams: int = setting(5, "Hypotheses kept.")
+    extensions: int = setting(5, "Continuations tried of the best hypothesis; worse ones get fewer.")
+    lm_context: int = setting(32, "Tokens of a hypothesis that the language model sees.")
+    seconds: float = setting(20.0, "Length in s of the windows in which texts are compared.")
+    null_texts: int = setting(10, "Texts by the language model alone, at the same word rate, that metrics are compared with.")
+    permutations: int = setting(1000, "Circular shifts of windows behind p values.")
+
+
+@dataclass(frozen=True)
+class Compat:
+    """What the released code of BrainLLM does and this package otherwise does not; off unless its figures are to be matched."""
+
+    padded_warmup: bool = setting(False, "Padding counts in the mean embedding that the warm-up aims at.")
+    recall_rouge: bool = setting(False, "ROUGE is its recall alone.")
+    truncated: bool = setting(False, "Predictions are cut to as many words as the reference has before they are compared.")
 
 
 @dataclass(frozen=True)
@@ -322,11 +397,14 @@ class Config:
     estimate: Estimate = field(default_factory=Estimate)
     parcels: Parcels = field(default_factory=Parcels)
     text: Text = field(default_factory=Text)
+    window: Window = field(default_factory=Window)
     split: Splits = field(default_factory=Splits)
     model: Model = field(default_factory=Model)
     phases: tuple[Phase, ...] = ()
     decode: Decode = field(default_factory=Decode)
     evaluate: Evaluate = field(default_factory=Evaluate)
+    story: Story = field(default_factory=Story)
+    compat: Compat = field(default_factory=Compat)
     run: Run = field(default_factory=Run)
 
 
@@ -335,10 +413,13 @@ SECTIONS: dict[str, type[Any]] = {
     "estimate": Estimate,
     "parcels": Parcels,
     "text": Text,
+    "window": Window,
     "split": Splits,
     "model": Model,
     "decode": Decode,
     "evaluate": Evaluate,
+    "story": Story,
+    "compat": Compat,
     "run": Run,
 }
 

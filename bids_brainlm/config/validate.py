@@ -151,14 +151,23 @@ _LOWEST = {
     "estimate.max_fd": 0,
     "estimate.max_outliers": 0,
     "split.folds": 0,
+    "window.rows": 1,
+    "window.lag": 0,
+    "window.chunks": 0,
     "model.components": 0,
     "model.basis_components": 1,
     "model.lora_rank": 1,
     "decode.max_new_tokens": 1,
+    "decode.min_new_tokens": 0,
     "decode.beams": 1,
     "decode.permutations": 0,
     "decode.batch_size": 1,
     "evaluate.bootstrap": 1,
+    "story.beams": 1,
+    "story.extensions": 1,
+    "story.lm_context": 1,
+    "story.null_texts": 2,
+    "story.permutations": 1,
     "run.nprocs": 0,
     "run.omp_nthreads": 1,
 }
@@ -186,10 +195,31 @@ def _check(config: Config) -> None:
     if config.split.scheme in ("column", "list") and not config.split.source:
         wanted = "column" if config.split.scheme == "column" else "file"
         raise ConfigError(f"split.scheme is {config.split.scheme!r}, but split.source names no {wanted}")
+    _check_windows(config)
     try:
         gigabytes(config.run.memory)
     except ConfigError as error:
         raise ConfigError(f"run.memory: {error}") from error
+
+
+def _check_windows(config: Config) -> None:
+    for name in ("window.seconds", "split.block", "split.amount", "story.seconds"):
+        section, _, key = name.partition(".")
+        value = getattr(getattr(config, section), key)
+        if value <= 0:
+            raise ConfigError(f"{name} is {value}; expected more than 0")
+    if config.split.amount > 1:
+        raise ConfigError(f"split.amount is {config.split.amount}; expected at most 1")
+    if not config.window.context or min(config.window.context) < 0:
+        raise ConfigError(f"window.context is {list(config.window.context)}; expected numbers of windows, 0 or more")
+    if config.window.words and config.window.chunks:
+        raise ConfigError("window.words and window.chunks exclude each other: a text over time is not cut into chunks")
+    if not config.window.words and config.split.scheme == "blocks":
+        raise ConfigError("split.scheme is 'blocks', which divides words with times; set --words")
+    if config.story.decoders and not config.window.words:
+        raise ConfigError("story.decoders reconstruct words with times; set --words")
+    if config.decode.min_new_tokens > config.decode.max_new_tokens:
+        raise ConfigError("decode.min_new_tokens is larger than decode.max_new_tokens")
 
 
 def _check_shares(config: Config) -> None:
