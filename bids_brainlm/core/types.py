@@ -173,6 +173,8 @@ class Examples:
         What was shown or heard; examples of one stimulus are repeats.
     id : (n,) str
         Unique.
+    heard : tuple of tuples of str, length n, optional
+        Stimuli whose texts stand in the prompt of each example: windows or chunks before its own. None by default.
 
     Raises
     ------
@@ -187,6 +189,7 @@ class Examples:
     group: NDArray[np.str_]
     stimulus: NDArray[np.str_]
     id: NDArray[np.str_]
+    heard: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         rows = np.array(self.rows, dtype=np.int64)
@@ -195,7 +198,8 @@ class Examples:
         for name in ("group", "stimulus", "id"):
             object.__setattr__(self, name, _frozen(getattr(self, name), np.str_))
         n = len(rows)
-        lengths = {len(self.prompts), len(self.references), self.group.size, self.stimulus.size, self.id.size}
+        object.__setattr__(self, "heard", tuple(self.heard) or ((),) * n)
+        lengths = {len(self.prompts), len(self.references), len(self.heard), self.group.size, self.stimulus.size, self.id.size}
         if lengths != {n}:
             raise ValueError(f"{n} rows, but fields of length {sorted(lengths)}")
         if np.unique(self.id).size != n:
@@ -240,6 +244,7 @@ class Examples:
             self.group[index],
             self.stimulus[index],
             self.id[index],
+            tuple(self.heard[i] for i in index),
         )
 
 
@@ -347,6 +352,7 @@ DECODED_COLUMNS = {
     "trial_id": "Example that was decoded.",
     "stimulus_id": "Stimulus shown or heard.",
     "fold": "Fold in which the example was in the test set, from 0.",
+    "group": "What is never shared between training and test: stimulus, passage, story, run ...; intervals and tests resample it.",
     "condition": "Which brain the text was decoded from: true, permuted (another test trial's), or none.",
     "prompt": "Context given to the language model beside the brain tokens.",
     "text_true": "Reference texts, separated by ' | '.",

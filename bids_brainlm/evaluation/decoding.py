@@ -112,6 +112,7 @@ def _rows(
         "trial_id": examples.id,
         "stimulus_id": examples.stimulus,
         "fold": fold,
+        "group": examples.group,
         "condition": condition,
         "prompt": [prompt.context for prompt in examples.prompts],
         "text_true": [" | ".join(texts) for texts in examples.references],

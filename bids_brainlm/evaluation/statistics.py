@@ -1,7 +1,8 @@
 """Intervals and tests, with what they assume.
 
-A *unit* is what was sampled: a stimulus, for a participant's figures; a participant, for those of a group. Repeats of a unit
-are not independent, so intervals draw whole units (cluster bootstrap) and paired tests flip whole units.
+A *unit* is what was sampled: for a participant's figures, what training and test never share (a stimulus, passage, block of
+a story ...); for those of a group, a participant. Texts of a unit are not independent, so intervals draw whole units (cluster
+bootstrap) and paired tests flip whole units.
 
 The *primary test* is declared before any data are seen: do the right texts have a smaller negative log-likelihood (NLL) with
 the brain they belong to than with the brains of other test trials? Its p value counts how many of K random pairings of texts
@@ -42,7 +43,7 @@ def bootstrap_interval(
     values : (n,) float
         One a text; nan is left out.
     units : (n,)
-        What was sampled, e.g. the stimulus of each text.
+        What was sampled, e.g. the group of each text.
     n_samples : int
         Bootstrap samples.
     level : float
@@ -181,7 +182,7 @@ def primary_test(
     nll_permuted : (K, n) float
         The same texts given the brain of the partner that permutation k assigns.
     units : (n,), optional
-        Stimulus of each text, for the interval of the effect.
+        Unit of each text, for the interval of the effect.
 
     Returns
     -------

@@ -3,7 +3,7 @@
 *Predictions* are one row a test trial and condition, with the columns of `bids_brainlm.core.types.DECODED_COLUMNS` and no others.
 The *summary* is a long table of figures, one row a metric and condition (`METRICS_COLUMNS`). Its first row is the primary test,
 ``nll_permuted_minus_true``; other p values are secondary: label permutation within runs for facts, flips of the sign of whole
-stimuli (true against permuted brain) for every other metric.
+groups (true against permuted brain) for every other metric.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ METRICS_COLUMNS = {
     "metric": "What was measured.",
     "condition": "Brain the text was decoded from (true, permuted, none), or what else named the facts.",
     "value": "Mean over texts.",
-    "ci_low": "Lower end of the 95 % interval over stimuli (bootstrap); n/a below 6 stimuli or where all are equal.",
+    "ci_low": "Lower end of the 95 % interval over groups (bootstrap); n/a below 6 groups or where all are equal.",
     "ci_high": "Upper end of that interval.",
     "n": "Number of texts.",
     "null_mean": "Mean of the comparison: of the permutations for facts and the primary test, else of the permuted condition.",
@@ -116,6 +116,11 @@ class Predictions:
     def references(self) -> list[tuple[str, ...]]:
         """(n,) texts that count as right."""
         return [tuple(_unescape(text).split(SEPARATOR)) for text in self.table["text_true"]]
+
+    @property
+    def groups(self) -> NDArray[np.str_]:
+        """(n,) what is never shared between training and test: the units of intervals and tests."""
+        return np.asarray(self.table["group"], dtype=np.str_)
 
     @property
     def stimuli(self) -> NDArray[np.str_]:
@@ -222,16 +227,16 @@ def _likelihood_rows(predictions: Predictions, nll_permuted: ArrayLike | None, s
     true = predictions.of("true")
     if nll_permuted is not None and len(true):
         permuted = np.asarray(nll_permuted, dtype=np.float64)
-        test = primary_test(true.nll, permuted, true.stimuli, sampling.bootstrap, sampling.seed)
+        test = primary_test(true.nll, permuted, true.groups, sampling.bootstrap, sampling.seed)
         low, high = test.interval or (np.nan, np.nan)
         yield _Row(PRIMARY, "true", test.effect, low, high, test.n, float(permuted.mean()), test.p_value)
         yield _estimate(
-            "nll_pairwise_permuted", "true", pairwise_accuracy(true.nll, permuted), true.stimuli, sampling, null_mean=0.5
+            "nll_pairwise_permuted", "true", pairwise_accuracy(true.nll, permuted), true.groups, sampling, null_mean=0.5
         )
     for condition in predictions.conditions:
         part = predictions.of(condition)
-        yield _estimate("nll", condition, part.nll, part.stimuli, sampling)
-        yield _estimate("nll_per_token", condition, part.nll / part.table["n_tokens"].clip(lower=1), part.stimuli, sampling)
+        yield _estimate("nll", condition, part.nll, part.groups, sampling)
+        yield _estimate("nll_per_token", condition, part.nll / part.table["n_tokens"].clip(lower=1), part.groups, sampling)
 
 
 def _metric_rows(metric: Metric, predictions: Predictions, sampling: Sampling) -> Iterator[_Row]:
@@ -240,9 +245,9 @@ def _metric_rows(metric: Metric, predictions: Predictions, sampling: Sampling) -
         rest: dict[str, float] = {}
         if condition == "true" and "permuted" in scores and scores["permuted"].shape == scores["true"].shape:
             gain = (scores["true"] - scores["permuted"]) * (1 if metric.direction == "higher" else -1)
-            p = sign_flip_p(gain, part.stimuli, sampling.permutations, sampling.seed)
+            p = sign_flip_p(gain, part.groups, sampling.permutations, sampling.seed)
             rest = {"null_mean": float(np.nanmean(scores["permuted"])), "p_value": np.nan if p is None else p}
-        yield _estimate(metric.name, condition, scores[condition], part.stimuli, sampling, **rest)
+        yield _estimate(metric.name, condition, scores[condition], part.groups, sampling, **rest)
 
 
 def _parts(predictions: Predictions) -> list[tuple[str, Predictions]]:
@@ -260,7 +265,7 @@ def _facts_rows(
         tests = _facts_tests(labels, truth, blocks, sampling)
         for (name, values), test in list(zip(columns, tests, strict=True))[: None if len(facts.factors) > 1 else 1]:
             rest = {} if test is None else {"null_mean": test.null_mean, "p_value": test.p_value}
-            yield _estimate(name, condition, values, part.stimuli, sampling, **rest)
+            yield _estimate(name, condition, values, part.groups, sampling, **rest)
 
 
 def _facts_tests(

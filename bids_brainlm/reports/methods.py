@@ -316,7 +316,8 @@ def _evaluation(f: MethodFacts) -> list[str]:
         out.append(f"Linear classifiers ({_list(f.readouts)}) [@scikit-learn] read the same facts from the same responses.")
     if f.bootstrap:
         out.append(
-            f"Intervals (95 %) come from {f.bootstrap:,} bootstrap samples of stimuli [@bootstrap]; none are given below 6."
+            f"Intervals (95 %) come from {f.bootstrap:,} bootstrap samples of groups ({f.group or 'stimulus'}) [@bootstrap]; "
+            "none are given below 6."
         )
     if f.seed:
         out.append(f"The random seed was {f.seed}.")

@@ -81,7 +81,7 @@ def metrics(summary: pd.DataFrame) -> Panel:
         for metric, part in rows.groupby("metric", sort=False)
     )
     caption = (
-        "Means over test texts with 95 % intervals over stimuli. Dotted: mean of the facts when labels are permuted within runs."
+        "Means over test texts with 95 % intervals over groups. Dotted: mean of the facts when labels are permuted within runs."
     )
     return drawing("metrics", figures.metrics_figure(summary), f"Metrics by condition. {numbers}.", caption)
 
@@ -163,7 +163,7 @@ def group(
     summaries: Mapping[str, pd.DataFrame], shown: tuple[str, ...] = ("nll_permuted_minus_true", "facts", "rouge_l", "wer")
 ) -> Panel:
     """Metrics of every participant."""
-    bars = "One line a participant; bars are 95 % intervals over stimuli."
+    bars = "One line a participant; bars are 95 % intervals over groups."
     caption = f"{bars} Gain: nats by which the right texts are likelier given their own brain."
     alt = f"Metrics by condition of {len(summaries)} participants."
     return drawing("group", figures.group_figure(summaries, shown), alt, caption)

@@ -44,7 +44,7 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     table = summary(predictions, config.evaluate.metrics, nll, facts, scores["run"].to_numpy(str), readouts, sampling)
     path = beh_path(request, participant, trials.task, "metrics")
     primary = f"Primary test, declared beforehand: {table['metric'].iloc[0]}."
-    text = f"Figures of merit. {primary} Intervals are 95 % bootstrap over stimuli."
+    text = f"Figures of merit. {primary} Intervals are 95 % bootstrap over groups."
     written = [write_tsv(path, table), describe(path, text, METRICS_COLUMNS)]
     return [*written, *write_reliability(request, participant, trials, examples)]
 

@@ -300,6 +300,6 @@ def test_types_are_frozen():
 
 def test_the_one_schema_of_decoded_text():
     assert list(DECODED_COLUMNS) == [
-        "trial_id", "stimulus_id", "fold", "condition", "prompt", "text_true", "text_pred", "nll", "n_tokens",
+        "trial_id", "stimulus_id", "fold", "group", "condition", "prompt", "text_true", "text_pred", "nll", "n_tokens",
     ]  # fmt: skip
     assert CONDITIONS == ("true", "permuted", "none")

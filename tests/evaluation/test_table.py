@@ -24,6 +24,7 @@ def frame() -> pd.DataFrame:
     parts = []
     for condition, names in said.items():
         part = {"trial_id": [f"t{i}" for i in range(N)], "stimulus_id": [f"s{i}" for i in range(N)], "fold": 0}
+        part["group"] = part["stimulus_id"]
         part |= {"condition": condition, "prompt": "What?", "text_true": [f"a {a} | the {a}" for a in ANIMALS]}
         part |= {"text_pred": [f"a {a}" for a in names], "nll": nll[condition] + np.arange(N) / 10, "n_tokens": 4}
         parts.append(pd.DataFrame(part))

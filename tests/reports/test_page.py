@@ -48,7 +48,7 @@ def predictions(n: int = 12, text: str = "a cat sleeps", gain: float = 3.0) -> P
     frame = pd.DataFrame(
         {"trial_id": [f"t{i}" for i in range(n)], "stimulus_id": [f"s{i}" for i in range(n)], "fold": 0, "n_tokens": 4}
     )
-    frame = frame.assign(prompt="What is it?", text_true="a dog sleeps | a dog", text_pred=text)
+    frame = frame.assign(prompt="What is it?", group=frame["stimulus_id"], text_true="a dog sleeps | a dog", text_pred=text)
     nll = 9 + np.arange(n) / n
     parts = [frame.assign(condition=c, nll=nll - (gain if c == "true" else 0)) for c in ("true", "permuted", "none")]
     return Predictions(pd.concat(parts, ignore_index=True))
