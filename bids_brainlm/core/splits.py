@@ -184,6 +184,7 @@ def _averaged(examples: Examples, merged: list[list[int]]) -> Examples:
         np.array(["+".join(np.unique(examples.group[indices])) for indices in merged], dtype=np.str_),
         examples.stimulus[first],
         _names(examples, merged),
+        tuple(examples.heard[i] for i in first),
     )
 
 
