@@ -1,11 +1,14 @@
 """Trials, responses and texts of one participant -> examples and splits.
 
-An *example* is a trial and one text item (a caption with its references, or one question). What must not be shared between parts
-is its *group*.
+An *example* is a trial and one text item (a caption with its references, or one question), a chunk of the text of a trial, or a
+window of a story (`bids_brainlm.stages.windows`). What must not be shared between parts is its *group*.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +22,11 @@ from bids_brainlm.core.splits import average, make_splits
 from bids_brainlm.core.types import Examples, Prompt, Recording, Split
 from bids_brainlm.errors import InputError, LeakageError, MissingInputError
 from bids_brainlm.io.files import read_tsv
-from bids_brainlm.io.texts import load_texts
+from bids_brainlm.io.texts import Item, load_texts
 from bids_brainlm.stages.responses import Trials, scratch
+from bids_brainlm.stages.windows import Chunk, chunks_of, window_examples
+
+LOGGER = logging.getLogger(__name__)
 
 FEWEST = 4
 """Examples below which there is nothing to split."""
@@ -48,7 +54,7 @@ def _beside(trials: Trials) -> Any:
 
 
 def examples_of(request: Request, trials: Trials) -> Examples:
-    """One example a trial and text item.
+    """One example a trial and text item, or chunk of a text; of words with times, one a window and length of context.
 
     Raises
     ------
@@ -56,37 +62,65 @@ def examples_of(request: Request, trials: Trials) -> Examples:
         When there is no text, no such group column, too few examples, or the table of trials makes no sense.
     """
     config = request.config
+    if trials.heard is not None:
+        return window_examples(trials, config)
     texts = load_texts(request.bids_dir, config.text, trials.table, trials.path)
-    default = config.text.prompts[0] if config.text.prompts else ""
-    groups = _groups(trials, texts.stimulus, config.split.group)
     keep = kept(trials.table) & np.asarray(texts.keep)
     names = trials.table["trial_id"].astype(str).tolist()
-    rows, prompts, references, ids = [], [], [], []
-    for row, items in enumerate(texts.items):
-        # Several rows that answer the same question are several references of one example.
-        asked = list({item.question: item for item in reversed(items)}.values())[::-1] if keep[row] else []
-        for k, item in enumerate(asked):
-            rows.append(row)
-            prompts.append(Prompt(item.question or default, item.answer))
-            references.append(item.references)
-            ids.append(names[row] + (f"_q-{k + 1}" if len(asked) > 1 else ""))
+    texted = [row for row, items in enumerate(texts.items) if keep[row] and items]
+    found = [(row, item) for row in texted for item in _asked(names[row], texts.stimulus[row], texts.items[row], config)]
+    rows, items = [row for row, _ in found], [item for _, item in found]
+    if config.window.chunks and len(set(rows)) < len(texted):
+        n_short = len(texted) - len(set(rows))
+        LOGGER.info("%d of %d texts are too short to be cut into chunks and are left out: %s", n_short, len(texted), trials.path)
     if len(rows) < FEWEST:
         remedy = "check tasks, runs and the text settings"
         raise InputError(f"{len(rows)} trial(s) with a text", trials.path, expected=f"at least {FEWEST}", remedy=remedy)
-    stimuli = np.array(texts.stimulus, dtype=str)
     try:
         return Examples(
             recording_of(trials, config),
             np.array(rows),
-            tuple(prompts),
-            tuple(references),
-            groups[rows],
-            stimuli[rows],
-            np.array(ids),
+            tuple(item.prompt for item in items),
+            tuple(item.references for item in items),
+            _groups(trials, texts.stimulus, config.split.group)[rows],
+            np.array([item.stimulus for item in items]),
+            np.array([item.id for item in items]),
+            tuple(item.heard for item in items),
         )
     except ValueError as error:
         expected = "ids that differ, and onsets that increase within each run"
         raise InputError(f"the trials cannot be used: {error}", trials.path, expected=expected) from error
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of the response to a trial."""
+
+    id: str
+    stimulus: str
+    prompt: Prompt
+    references: tuple[str, ...]
+    heard: tuple[str, ...] = ()
+
+
+def _asked(trial: str, stimulus: str, items: Sequence[Item], config: Config) -> list[_Asked]:
+    default = config.text.prompts[0] if config.text.prompts else ""
+    # Several rows that answer the same question are several references of one example.
+    questions = list({item.question: item for item in reversed(items)}.values())[::-1]
+    out = []
+    for k, item in enumerate(questions):
+        name = trial + (f"_q-{k + 1}" if len(questions) > 1 else "")
+        if config.window.chunks:
+            out += [_of_chunk(name, stimulus, chunk) for chunk in chunks_of(item.answer, config.window)]
+        else:
+            out.append(_Asked(name, stimulus, Prompt(item.question or default, item.answer), item.references))
+    return out
+
+
+def _of_chunk(name: str, stimulus: str, chunk: Chunk) -> _Asked:
+    own = f"{name}_chunk-{chunk.number}" + ("" if chunk.context else "_context-0")
+    heard = tuple(f"{stimulus}/{number}" for number in chunk.context)
+    return _Asked(own, f"{stimulus}/{chunk.number}", chunk.prompt, (chunk.prompt.answer,), heard)
 
 
 def kept(table: pd.DataFrame) -> NDArray[np.bool_]:

@@ -1,0 +1,209 @@
+"""Examples from language over time: windows of a story that is heard, chunks of a sentence that is read.
+
+A window is an example where somebody speaks in it, all of its volumes lie in the run, and as many windows come before it in the
+story as its context takes, with a word in them. What is left out is counted and said (`LeftOut`). A chunk is an example where
+another comes before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bids_brainlm.config import Config, Window
+from bids_brainlm.core.types import Examples, Prompt, Recording
+from bids_brainlm.core.windows import Transcript, chunks, rows_of, texts_of
+from bids_brainlm.errors import InputError
+from bids_brainlm.stages.responses import Trials
+
+LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Windows that are no example, by reason, and those that are.
+
+    Parameters
+    ----------
+    used : int
+        Windows that at least one example has as its text.
+    silent : int
+        In which nobody speaks.
+    outside : int
+        Whose volumes do not all lie in the run.
+    early : int
+        Before which no context of the asked for length stands, or one without a word.
+    """
+
+    used: int = 0
+    silent: int = 0
+    outside: int = 0
+    early: int = 0
+
+    def __add__(self, other: LeftOut) -> LeftOut:
+        return LeftOut(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
+
+    def __str__(self) -> str:
+        why = f"{self.silent} without words, {self.outside} outside the series, {self.early} without context"
+        return f"{self.used} windows with text; left out: {why}"
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One example of a story: the number of its window, the rows (T,) of its run, and the windows of its context."""
+
+    story: str
+    window: int
+    context: range
+    rows: NDArray[np.int64]
+    prompt: Prompt
+
+    @property
+    def stimulus(self) -> str:
+        return stimulus_of(self.story, self.window)
+
+    @property
+    def heard(self) -> tuple[str, ...]:
+        return tuple(stimulus_of(self.story, window) for window in self.context)
+
+
+def stimulus_of(story: str, window: int) -> str:
+    """``hare/0007``: a window is the same stimulus whenever its story is heard."""
+    return f"{story}/{window:04d}"
+
+
+def transcripts_of(heard: pd.DataFrame) -> Iterator[tuple[float, Transcript]]:
+    """Start (s, in the time of the events) and words of each story of a run.
+
+    Parameters
+    ----------
+    heard : DataFrame
+        Columns story, start, onset, offset (s from the start of the story), word; a row a word.
+    """
+    for (story, start), words in heard.groupby(["story", "start"], sort=False):
+        words = words.sort_values("onset", kind="stable")
+        yield (
+            float(start),
+            Transcript(
+                str(story), tuple(words["word"].astype(str)), words["onset"].to_numpy(float), words["offset"].to_numpy(float)
+            ),
+        )
+
+
+def samples_of(
+    start: float, transcript: Transcript, times: NDArray[np.float64], settings: Window
+) -> tuple[list[Sample], LeftOut]:
+    """Examples of a story in a run, and what is left out.
+
+    Parameters
+    ----------
+    start : float
+        Seconds, in the time of ``times``.
+    transcript : Transcript
+    times : (R,) float64
+        Of the volumes of the run.
+    settings : Window
+    """
+    texts = texts_of(transcript, settings.seconds)
+    rows = rows_of(times, start, len(texts), settings.seconds, settings.lag, settings.rows)
+    samples, counts = [], {"used": 0, "silent": 0, "outside": 0, "early": 0}
+    for k, text in enumerate(texts):
+        own = [sample for n in dict.fromkeys(settings.context) if (sample := _sample(transcript.name, texts, rows, k, n))]
+        samples += own if text and rows[k, 0] >= 0 else []
+        counts["silent" if not text else "outside" if rows[k, 0] < 0 else "used" if own else "early"] += 1
+    return samples, LeftOut(**counts)
+
+
+def _sample(story: str, texts: Sequence[str], rows: NDArray[np.int64], k: int, n_before: int) -> Sample | None:
+    context = range(k - n_before, k)
+    told = " ".join(texts[i] for i in context if texts[i]) if k >= n_before else ""
+    return Sample(story, k, context, rows[k], Prompt(told, texts[k])) if told or not n_before else None
+
+
+def window_examples(trials: Trials, config: Config) -> Examples:
+    """One example a window and length of context, of all stories of a participant.
+
+    Raises
+    ------
+    InputError
+        When no window can be decoded, or there is no such column to group by.
+    """
+    if trials.heard is None:
+        raise ValueError("these trials have no words with times")
+    found: list[tuple[str, int, Sample]] = []
+    left_out = LeftOut()
+    runs = trials.table["run"].astype(str).to_numpy(str)
+    for run, heard in trials.heard.groupby("run", sort=False):
+        own = np.flatnonzero(runs == str(run))
+        times = trials.table["onset"].to_numpy(float)[own]
+        for part, (start, transcript) in enumerate(transcripts_of(heard)):
+            samples, counts = samples_of(start, transcript, times, config.window)
+            left_out += counts
+            name = str(run) + (f"_part-{part + 1}" if part else "")
+            found += [(name, int(own[0]), sample) for sample in samples]
+    LOGGER.info("%s: %s", trials.path.name, left_out)
+    if not found:
+        remedy = "check --words, window.lag, window.context and the times of the transcript"
+        raise InputError(f"no window of words can be decoded ({left_out})", trials.path, remedy=remedy)
+    samples = [sample for _, _, sample in found]
+    rows = np.array([first + sample.rows for _, first, sample in found])
+    return Examples(
+        volumes_of(trials),
+        rows,
+        tuple(sample.prompt for sample in samples),
+        tuple((sample.prompt.answer,) for sample in samples),
+        _groups(trials, samples, rows, config),
+        np.array([sample.stimulus for sample in samples]),
+        np.array([f"{name}_win-{s.window:04d}_context-{len(s.context)}" for name, _, s in found]),
+        tuple(sample.heard for sample in samples),
+    )
+
+
+def volumes_of(trials: Trials) -> Recording:
+    """The series of all runs, as they were cleaned."""
+    runs = pd.factorize(trials.table["run"].astype(str))[0]
+    return Recording(trials.data, "standard deviations", "bold", trials.table["onset"].to_numpy(float), runs, trials.sources)
+
+
+def _groups(trials: Trials, samples: Sequence[Sample], rows: NDArray[np.int64], config: Config) -> NDArray[np.str_]:
+    group, settings = config.split.group, config.window
+    if config.split.scheme == "blocks":
+        return np.array([f"{s.story}/block-{int(s.window * settings.seconds // config.split.block):03d}" for s in samples])
+    if group in ("story", "stimulus"):
+        return np.array([sample.story if group == "story" else sample.stimulus for sample in samples])
+    if group not in trials.table:
+        expected = f"one of story, {', '.join(map(str, trials.table.columns))}"
+        raise InputError(f"no column {group!r} to group by", trials.path, expected=expected, remedy="set --group")
+    return np.asarray(trials.table[group].astype(str).to_numpy(str)[rows[:, 0]], dtype=np.str_)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk of a text that is decoded: its number, the prompt, and the chunks that stand in it."""
+
+    number: int
+    context: tuple[int, ...]
+    prompt: Prompt
+
+
+def chunks_of(text: str, settings: Window) -> list[Chunk]:
+    """Chunks of a text but the first, each after all that come before it, and (context 0) without any.
+
+    >>> for chunk in chunks_of("the hare ran far away", Window(chunks=3, context=(1, 2))):
+    ...     print(chunk.prompt)
+    Prompt(context='the hare', answer='ran far')
+    Prompt(context='the hare ran far', answer='away')
+    """
+    parts = chunks(text, settings.chunks)
+    return [
+        Chunk(k, tuple(range(k - n, k)), Prompt(" ".join(parts[k - n : k]), parts[k]))
+        for k in range(1, len(parts))
+        for n in dict.fromkeys(settings.context)
+        if n in (0, k)
+    ]
