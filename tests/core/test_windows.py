@@ -49,7 +49,7 @@ def test_rows_are_the_first_volumes_at_or_after_the_lag(start: float, lag: float
 
 
 def test_a_spike_at_a_word_lands_in_its_rows() -> None:
-    times, told = 2.0 * np.arange(50) + 1.0, story([10.3, 30.9])
+    times, _told = 2.0 * np.arange(50) + 1.0, story([10.3, 30.9])
     series = np.zeros(50)
     series[int(np.searchsorted(times, 4.0 + 30.9 + 5.0))] = 1.0  # response 5 s after a word of a story that begins at 4 s
     rows = rows_of(times, 4.0, 16, 2.0, 2.0, 4)
@@ -77,6 +77,7 @@ def test_chunks_hold_every_word_once_and_are_near_equal() -> None:
     for n_words in range(12):
         text = " ".join(f"w{i}" for i in range(n_words))
         parts = chunks(text, 3)
-        assert " ".join(parts) == text and len(parts) == min(3, n_words)
+        assert " ".join(parts) == text
+        assert len(parts) == min(3, n_words)
         lengths = [len(part.split()) for part in parts]
         assert not lengths or max(lengths) - min(lengths) <= 1

@@ -54,7 +54,8 @@ def _request(make_request: Any, *settings: str) -> Any:
 def test_every_example_is_its_words_its_context_and_its_volumes(make_request: Any, story_trials: Trials) -> None:
     request = _request(make_request, "window.context", "[0, 2]", "window.rows", "3", "window.lag", "4")
     examples = examples_of(request, story_trials)
-    assert examples.recording.kind == "bold" and len(set(examples.id)) == len(examples)
+    assert examples.recording.kind == "bold"
+    assert len(set(examples.id)) == len(examples)
     table = story_trials.table
     for i in range(len(examples)):
         story, number = str(examples.stimulus[i]).split("/")
@@ -72,7 +73,8 @@ def test_every_example_is_its_words_its_context_and_its_volumes(make_request: An
         assert examples.group[i] == story
         rows = examples.rows[i, :, 0]
         assert set(table["run"][rows]) == set(words["run"])
-        assert (np.diff(rows) == 1).all() and rows.size == 3
+        assert (np.diff(rows) == 1).all()
+        assert rows.size == 3
         wanted = start + 2.0 * k + 4.0
         assert wanted - 1e-6 <= table["onset"][rows[0]] < wanted + TR
     with_context = [len(heard) for heard in examples.heard]
@@ -86,7 +88,8 @@ def test_what_is_left_out_is_counted(make_request: Any, story_trials: Trials, ca
     used = len(set(examples.stimulus))
     (line,) = [record.getMessage() for record in caplog.records if "windows with text" in record.getMessage()]
     numbers = [int(word) for word in line.replace(",", " ").split() if word.isdigit()]
-    assert numbers[0] == used and sum(numbers) == n_windows
+    assert numbers[0] == used
+    assert sum(numbers) == n_windows
     assert numbers[1] >= 3  # the silence
     assert numbers[2] >= 3  # the owl goes on after the run
     assert str(LeftOut(1, 2, 3, 4) + LeftOut(1, 0, 0, 0)).startswith("2 windows with text")
@@ -117,7 +120,8 @@ def test_blocks_of_time_are_groups(make_request: Any, story_trials: Trials) -> N
     number = np.array([int(name.split("/")[1]) for name in examples.stimulus])
     for group in set(examples.group):
         inside = number[examples.group == group]
-        assert np.ptp(inside) < 10 and len(set(inside // 10)) == 1
+        assert np.ptp(inside) < 10
+        assert len(set(inside // 10)) == 1
 
 
 def _sentences(make_request: Any, sentences: list[str], *settings: str) -> Any:
@@ -135,7 +139,8 @@ def test_chunks_of_a_sentence_share_its_response_and_its_group(make_request: Any
     assert [(p.context, p.answer) for p in examples.prompts[:2]] == [("a hare", "ran far"), ("a hare ran far", "away today")]
     assert list(examples.group) == ["0", "0", "0", "0", "1", "1"]
     sentence = "a hare ran far away today"
-    assert examples.stimulus[1] == f"{sentence}/2" and examples.heard[1] == (f"{sentence}/0", f"{sentence}/1")
+    assert examples.stimulus[1] == f"{sentence}/2"
+    assert examples.heard[1] == (f"{sentence}/0", f"{sentence}/1")
 
 
 def test_chunks_without_context_are_asked_for_by_0(make_request: Any) -> None:
