@@ -6,18 +6,26 @@ What is dealt out is always whole *groups* (pictures, stories, runs): a group is
 - ``kfold``: every group is in the test set of exactly one fold; folds are balanced in examples. 0 folds leave out one
   group at a time.
 - ``column`` and ``list``: the part of every example is given (from events.tsv, or from a list of groups).
+- ``blocks``: one split whose groups are stretches of stories (`in_blocks`). Neighbours overlap, so training and validation are
+  *purged*: of what shares a volume with a later part, and of what has a text in its prompt or answer that is decoded there.
+- ``leaky-random``: one split as in the released code of BrainLLM. Trials are dealt out one by one whatever their group, windows
+  of volumes by their text. Neighbours share volumes, prompts and answers; `bids_brainlm.core.leakage` counts what comes through.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bids_brainlm.core.types import Examples, Ints, Prompt, Split
+from bids_brainlm.core.types import Bools, Examples, Ints, Prompt, Split
 
 PARTS = ("train", "validation", "test")
+
+SCHEMES = ("single", "kfold", "column", "list", "blocks", "leaky-random")
 
 
 def make_splits(
@@ -28,23 +36,28 @@ def make_splits(
     validation: float = 0.1,
     labels: Any = None,
     seed: int = 0,
+    *,
+    amount: float = 1.0,
 ) -> tuple[Split, ...]:
     """Deal the groups of some examples out to training, validation and test.
 
     Parameters
     ----------
     examples : Examples
-    scheme : {"single", "kfold", "column", "list"}
+        For ``blocks``, those of `in_blocks`.
+    scheme : {"single", "kfold", "column", "list", "blocks", "leaky-random"}
     folds : int
         Number of folds of ``kfold``; 0 for as many as there are groups.
     test : float
-        Share of the groups in the test set of a ``single`` split, at least one group unless 0.
+        Share of the groups in the test set of a split that is not one of several folds, at least one group unless 0.
     validation : float
         Share of the remaining groups kept apart, at least one unless 0; none where only two groups or fewer remain. Not used
         where the parts are given.
     labels : (n,) of str, optional
         For ``column`` and ``list``: ``train``, ``validation`` or ``test`` for every example.
     seed : int
+    amount : float
+        Share of the training groups that is kept, at least one; a larger share holds every group of a smaller one.
 
     Returns
     -------
@@ -54,21 +67,58 @@ def make_splits(
     Raises
     ------
     ValueError
-        When there are too few groups, or labels are missing or unknown.
+        When there are too few groups, labels are missing or unknown, or a purge leaves nothing to train on.
     LeakageError
-        When given labels put a group or a recording row in two parts.
+        When parts would share a group, a recording row, or a text that is decoded in one and prompted with in another.
     """
+    if scheme not in SCHEMES:
+        raise ValueError(f"no split scheme {scheme!r}; known: {', '.join(SCHEMES)}")
     if scheme in ("column", "list"):
-        return (_labelled(examples, labels),)
-    groups, member = np.unique(examples.group, return_inverse=True)
+        return (_lessened(_labelled(examples, labels), examples.group, amount, seed),)
+    units = _sampled_alone(examples) if scheme == "leaky-random" else examples.group
+    groups, member = np.unique(units, return_inverse=True)
     rng = np.random.default_rng(seed)
-    if scheme == "single":
-        tests = [_drawn(np.arange(groups.size), test, rng)]
-    elif scheme == "kfold":
+    if scheme == "kfold":
         tests = _folds(np.bincount(member, minlength=groups.size), folds, rng)
     else:
-        raise ValueError(f"no split scheme {scheme!r}; known: single, kfold, column, list")
-    return tuple(_split(examples, member, held_out, validation, (seed, fold)) for fold, held_out in enumerate(tests))
+        tests = [_drawn(np.arange(groups.size), test, rng)]
+    splits = []
+    for fold, held_out in enumerate(tests):
+        parts = _parts(member, held_out, validation, (seed, fold))
+        if scheme == "blocks":
+            parts = _purged(examples, *parts)
+        purged = int(scheme == "blocks") * (len(examples) - sum(map(len, parts)))
+        split = Split(examples, *parts, fold=fold, leaky=scheme == "leaky-random", purged=purged)
+        splits.append(_lessened(split, units, amount, seed))
+    return tuple(splits)
+
+
+def in_blocks(examples: Examples, seconds: float, block: float) -> Examples:
+    """The same windows, grouped by stretches of their story.
+
+    Parameters
+    ----------
+    examples : Examples
+        Windows; their stimuli are called ``<story>/<number of the window>``.
+    seconds : float
+        Length of a window, s.
+    block : float
+        Length of a block, s. A last block of less than half of that belongs to the one before.
+
+    Returns
+    -------
+    Examples
+        With groups ``<story>/block-<number>``, the same for everybody who heard the story.
+    """
+    story, _, number = np.char.rpartition(examples.stimulus, "/").T
+    window = number.astype(np.int64)
+    group = np.empty(len(examples), dtype=f"<U{examples.stimulus.dtype.itemsize // 4 + len('/block-00')}")
+    for name in np.unique(story):
+        own = story == name
+        place = (window[own] * seconds / block + 1e-9).astype(np.int64)
+        last = max(round((window[own].max() + 1) * seconds / block), 1) - 1
+        group[own] = [f"{name}/block-{k + 1:02d}" for k in np.minimum(place, last)]
+    return dataclasses.replace(examples, group=group)
 
 
 def average(split: Split, parts: Iterable[str]) -> Split:
@@ -107,7 +157,7 @@ def average(split: Split, parts: Iterable[str]) -> Split:
         repeats = _repeats(split.examples, index) if part in parts else [[int(i)] for i in index]
         places[part] = np.arange(len(merged), len(merged) + len(repeats))
         merged += repeats
-    return Split(_averaged(split.examples, merged), fold=split.fold, **places)
+    return Split(_averaged(split.examples, merged), fold=split.fold, leaky=split.leaky, purged=split.purged, **places)
 
 
 def _labelled(examples: Examples, labels: Any) -> Split:
@@ -151,12 +201,58 @@ def _folds(sizes: Ints, folds: int, rng: np.random.Generator) -> list[Ints]:
     return [np.sort(np.array(groups, dtype=np.int64)) for groups in dealt]
 
 
-def _split(examples: Examples, member: Ints, test: Ints, validation: float, seed: tuple[int, int]) -> Split:
+def _parts(member: Ints, test: Ints, validation: float, seed: tuple[int, int]) -> tuple[Ints, Ints, Ints]:
+    """Indices of the examples in training, validation and test, given the group of each and the groups of the test set."""
     rest = np.setdiff1d(np.unique(member), test)
     kept = _drawn(rest, validation, np.random.default_rng(seed)) if rest.size > 2 else rest[:0]
-    parts = (np.flatnonzero(np.isin(member, groups)) for groups in (np.setdiff1d(rest, kept), kept, test))
-    train, validating, testing = parts
-    return Split(examples, train, validating, testing, fold=seed[1])
+    train, validating, testing = (np.flatnonzero(np.isin(member, groups)) for groups in (np.setdiff1d(rest, kept), kept, test))
+    return train, validating, testing
+
+
+def _sampled_alone(examples: Examples) -> NDArray[np.str_]:
+    """(n,) what the released code of BrainLLM deals out: distinct texts of stories, but single samples of sentences."""
+    if examples.recording.kind == "beta":
+        return examples.id
+    return np.array([texts[0] if texts else "" for texts in examples.references], dtype=np.str_)
+
+
+def _purged(examples: Examples, train: Ints, validation: Ints, test: Ints) -> tuple[Ints, Ints, Ints]:
+    """The same parts without examples of training and validation that would tell of a later part."""
+    validation = validation[~tells(examples, validation, test)]
+    train = train[~tells(examples, train, np.concatenate([validation, test]))]
+    if not train.size:
+        raise ValueError("every training example shares a volume or a text with a held-out one; take longer blocks")
+    return train, validation, test
+
+
+def tells(examples: Examples, some: Ints, held_out: Ints) -> Bools:
+    """Which examples share a row with held-out ones, or have a text of theirs in prompt or answer.
+
+    Parameters
+    ----------
+    examples : Examples
+    some, held_out : (a,), (b,) int64
+        Indices.
+
+    Returns
+    -------
+    (a,) bool
+    """
+    rows = np.unique(examples.rows[held_out])
+    targets = set(examples.stimulus[held_out].tolist())
+    same_row = np.isin(examples.rows[some], rows[rows >= 0]).any(axis=(1, 2))
+    same_text = [not targets.isdisjoint((str(examples.stimulus[i]), *examples.heard[i])) for i in some]
+    return np.asarray(same_row | np.array(same_text, dtype=np.bool_), dtype=np.bool_)
+
+
+def _lessened(split: Split, units: NDArray[np.str_], amount: float, seed: int) -> Split:
+    """With a share of the training groups only."""
+    groups = np.unique(units[split.train])
+    number = max(1, round(amount * groups.size))
+    if number >= groups.size:
+        return split
+    kept = np.random.default_rng((seed, split.fold, 1)).permutation(groups)[:number]
+    return dataclasses.replace(split, train=split.train[np.isin(units[split.train], kept)])
 
 
 def _repeats(examples: Examples, index: Ints) -> list[list[int]]:

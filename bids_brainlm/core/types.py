@@ -250,7 +250,7 @@ class Examples:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Training, validation and test examples that share no example, group or recording row.
+    """Training, validation and test examples that share no example, group or recording row, and no held-out text.
 
     Parameters
     ----------
@@ -259,11 +259,16 @@ class Split:
         Indices into the examples.
     fold : int
         Number of the fold this split is, from 0.
+    leaky : bool
+        Parts are known to share something, and only an example in two of them is refused; `bids_brainlm.core.leakage` counts.
+    purged : int
+        Examples that were left out of training or validation because they would have told of a later part.
 
     Raises
     ------
     LeakageError
-        When any two parts share an example, a group or a row of the recording.
+        When any two parts share an example, a group or a row of the recording, or what is decoded in one stands in a prompt of
+        an earlier one (in the order training, validation, test).
 
     Attributes
     ----------
@@ -276,6 +281,8 @@ class Split:
     validation: Ints
     test: Ints
     fold: int = 0
+    leaky: bool = False
+    purged: int = 0
 
     def __post_init__(self) -> None:
         parts = {name: _frozen(getattr(self, name), np.int64) for name in ("train", "validation", "test")}
@@ -288,18 +295,21 @@ class Split:
 
     def _refuse_overlap(self, first: str, second: str, parts: dict[str, Ints]) -> None:
         a, b = parts[first], parts[second]
-        kinds = {
-            "example": (self.examples.id[a], self.examples.id[b]),
-            "group": (self.examples.group[a], self.examples.group[b]),
-            "recording row": (self.examples.rows[a], self.examples.rows[b]),
-        }
+        kinds: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {"example(s)": (self.examples.id[a], self.examples.id[b])}
+        if not self.leaky:
+            heard = np.array([name for i in a for name in self.examples.heard[i]], dtype=np.str_)
+            kinds |= {
+                "group(s)": (self.examples.group[a], self.examples.group[b]),
+                "recording row(s)": (self.examples.rows[a], self.examples.rows[b]),
+                f"text(s), prompted with in {first} and decoded in {second}": (heard, self.examples.stimulus[b]),
+            }
         for kind, (left, right) in kinds.items():
             shared = np.intersect1d(left, right)
-            if kind == "recording row":
+            if kind == "recording row(s)":
                 shared = shared[shared >= 0]
             if shared.size:
                 some = ", ".join(map(str, shared[:3]))
-                raise LeakageError(f"{first} and {second} of fold {self.fold} share {shared.size} {kind}(s), e.g. {some}")
+                raise LeakageError(f"{first} and {second} of fold {self.fold} share {shared.size} {kind}, e.g. {some}")
 
     @property
     def shared_texts(self) -> int:
@@ -352,7 +362,7 @@ DECODED_COLUMNS = {
     "trial_id": "Example that was decoded.",
     "stimulus_id": "Stimulus shown or heard.",
     "fold": "Fold in which the example was in the test set, from 0.",
-    "group": "What is never shared between training and test: stimulus, passage, story, run ...; intervals and tests resample it.",
+    "group": "What training and test never share: stimulus, passage, story, run ...; intervals and tests resample it.",
     "condition": "Which brain the text was decoded from: true, permuted (another test trial's), or none.",
     "prompt": "Context given to the language model beside the brain tokens.",
     "text_true": "Reference texts, separated by ' | '.",
