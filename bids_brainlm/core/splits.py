@@ -6,7 +6,7 @@ What is dealt out is always whole *groups* (pictures, stories, runs): a group is
 - ``kfold``: every group is in the test set of exactly one fold; folds are balanced in examples. 0 folds leave out one
   group at a time.
 - ``column`` and ``list``: the part of every example is given (from events.tsv, or from a list of groups).
-- ``blocks``: one split whose groups are stretches of stories (`in_blocks`). Neighbours overlap, so training and validation are
+- ``blocks``: one split whose groups are stretches of stories (`blocks_of`). Neighbours overlap, so training and validation are
   *purged*: of what shares a volume with a later part, and of what has a text in its prompt or answer that is decoded there.
 - ``leaky-random``: one split as in the released code of BrainLLM. Trials are dealt out one by one whatever their group, windows
   of volumes by their text. Neighbours share volumes, prompts and answers; `bids_brainlm.core.leakage` counts what comes through.
@@ -44,7 +44,7 @@ def make_splits(
     Parameters
     ----------
     examples : Examples
-        For ``blocks``, those of `in_blocks`.
+        For ``blocks``, grouped by `blocks_of`.
     scheme : {"single", "kfold", "column", "list", "blocks", "leaky-random"}
     folds : int
         Number of folds of ``kfold``; 0 for as many as there are groups.
@@ -93,32 +93,37 @@ def make_splits(
     return tuple(splits)
 
 
-def in_blocks(examples: Examples, seconds: float, block: float) -> Examples:
-    """The same windows, grouped by stretches of their story.
+def blocks_of(story: Any, window: Any, seconds: float, block: float) -> NDArray[np.str_]:
+    """Stretches of a story that windows belong to.
 
     Parameters
     ----------
-    examples : Examples
-        Windows; their stimuli are called ``<story>/<number of the window>``.
-    seconds : float
-        Length of a window, s.
-    block : float
-        Length of a block, s. A last block of less than half of that belongs to the one before.
+    story : (n,) of str
+    window : (n,) of int
+        Number of each window in its story, from 0.
+    seconds, block : float
+        Length of a window and of a block, s. A last block of less than half of that belongs to the one before.
 
     Returns
     -------
+    (n,) str
+        ``<story>/block-<number>``, the same for everybody who heard the story.
+
     Examples
-        With groups ``<story>/block-<number>``, the same for everybody who heard the story.
+    --------
+    >>> blocks_of(["hare"] * 4, [0, 29, 30, 36], 2.0, 60.0).tolist()
+    ['hare/block-1', 'hare/block-1', 'hare/block-1', 'hare/block-1']
+    >>> blocks_of(["hare"] * 4, [0, 29, 30, 46], 2.0, 60.0).tolist()
+    ['hare/block-1', 'hare/block-1', 'hare/block-2', 'hare/block-2']
     """
-    story, _, number = np.char.rpartition(examples.stimulus, "/").T
-    window = number.astype(np.int64)
-    group = np.empty(len(examples), dtype=f"<U{examples.stimulus.dtype.itemsize // 4 + len('/block-00')}")
-    for name in np.unique(story):
-        own = story == name
-        place = (window[own] * seconds / block + 1e-9).astype(np.int64)
-        last = max(round((window[own].max() + 1) * seconds / block), 1) - 1
-        group[own] = [f"{name}/block-{k + 1:02d}" for k in np.minimum(place, last)]
-    return dataclasses.replace(examples, group=group)
+    names, member = np.unique(np.asarray(story, dtype=np.str_), return_inverse=True)
+    numbers = np.asarray(window, dtype=np.int64)
+    # Sums of window lengths may fall short of the border by a rounding error.
+    place = np.floor(numbers * seconds / block + 1e-9).astype(np.int64)
+    ends = np.zeros(names.size, dtype=np.int64)
+    np.maximum.at(ends, member, numbers + 1)
+    last = np.maximum(np.floor(ends * seconds / block + 0.5).astype(np.int64), 1) - 1
+    return np.array([f"{names[i]}/block-{min(k, last[i]) + 1}" for i, k in zip(member, place, strict=True)], dtype=np.str_)
 
 
 def average(split: Split, parts: Iterable[str]) -> Split:

@@ -143,15 +143,17 @@ def splits_of(request: Request, trials: Trials, examples: Examples) -> tuple[Spl
     settings = request.config.split
     labels = _labels(request, trials, examples)
     try:
-        folds = make_splits(
-            examples, settings.scheme, settings.folds, settings.test, settings.validation, labels, request.config.run.random_seed
-        )
+        shares = (settings.folds, settings.test, settings.validation)
+        folds = make_splits(examples, settings.scheme, *shares, labels, request.config.run.random_seed, amount=settings.amount)
         return tuple(average(fold, settings.average) for fold in folds)
     except LeakageError as error:
-        where = f"{trials.path} (expected: each {settings.group} in one part; remedy: correct {settings.source}, or set --group)"
-        raise LeakageError(f"{error}: {where}") from error
+        over_time = request.config.window.words
+        remedy = "set --group story or --split blocks" if over_time else f"correct {settings.source}, or set --group"
+        raise LeakageError(f"{error}: {trials.path} (expected: each {settings.group} in one part; remedy: {remedy})") from error
     except ValueError as error:
         remedy = "change split.group, split.scheme or split.folds, or add trials"
+        if request.config.window.words and settings.group == "story" and len(np.unique(examples.group)) == 1:
+            remedy = "use --split blocks, which divides one story in time"
         raise InputError(f"the trials cannot be split: {error}", trials.path, remedy=remedy) from error
 
 

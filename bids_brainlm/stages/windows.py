@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bids_brainlm.config import Config, Window
+from bids_brainlm.core.splits import blocks_of
 from bids_brainlm.core.types import Examples, Prompt, Recording
 from bids_brainlm.core.windows import Transcript, chunks, rows_of, texts_of
 from bids_brainlm.errors import InputError
@@ -174,7 +175,7 @@ def volumes_of(trials: Trials) -> Recording:
 def _groups(trials: Trials, samples: Sequence[Sample], rows: NDArray[np.int64], config: Config) -> NDArray[np.str_]:
     group, settings = config.split.group, config.window
     if config.split.scheme == "blocks":
-        return np.array([f"{s.story}/block-{int(s.window * settings.seconds // config.split.block):03d}" for s in samples])
+        return blocks_of([s.story for s in samples], [s.window for s in samples], settings.seconds, config.split.block)
     if group in ("story", "stimulus"):
         return np.array([sample.story if group == "story" else sample.stimulus for sample in samples])
     if group not in trials.table:
