@@ -9,6 +9,9 @@
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,6 +24,31 @@ Element = TypeVar("Element", bound=np.generic)
 
 ROWS_AT_ONCE = 64
 """Rows in memory as float64 at a time; the data may be a memory map."""
+
+
+def only(parcellation: Parcellation, patterns: Sequence[str]) -> Parcellation:
+    """The parcels whose names match; the vertices of all others belong to none.
+
+    Parameters
+    ----------
+    parcellation : Parcellation
+    patterns : sequence of str
+        Names, in which ``*`` and ``?`` are wildcards; whatever the case.
+
+    Raises
+    ------
+    ValueError
+        For a pattern that matches no parcel.
+    """
+    names = np.array([name.lower() for name in parcellation.names])
+    matches = [[fnmatch.fnmatchcase(name, pattern.lower()) for name in names] for pattern in patterns]
+    for pattern, found in zip(patterns, matches, strict=True):
+        if not any(found):
+            raise ValueError(f"no parcel of {parcellation.name} is named {pattern!r}")
+    kept = np.any(matches, axis=0)
+    number = np.concatenate([[0], np.where(kept, np.cumsum(kept), 0)])
+    own = tuple(name for name, keep in zip(parcellation.names, kept, strict=True) if keep)
+    return replace(parcellation, labels=number[parcellation.labels], names=own)
 
 
 def parcel_means(data: Any, parcellation: Parcellation, valid: Bools) -> tuple[Floats, NDArray[np.float64]]:

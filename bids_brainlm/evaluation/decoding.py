@@ -31,6 +31,7 @@ class Generation:
 
     style: str
     max_new_tokens: int = 32
+    min_new_tokens: int = 0
     beams: int = 1
     repetition_penalty: float = 1.0
     batch_size: int = 50
@@ -98,6 +99,7 @@ def generate(
             collate(prompts[part], vertices, pad_left=True).to(model.device),
             stop=stop,
             max_new_tokens=settings.max_new_tokens,
+            min_new_tokens=settings.min_new_tokens,
             beams=settings.beams,
             repetition_penalty=settings.repetition_penalty,
         )

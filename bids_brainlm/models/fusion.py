@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
+from transformers import GenerationConfig, LogitsProcessorList, MinLengthLogitsProcessor, RepetitionPenaltyLogitsProcessor
 
 from bids_brainlm.core.types import Affine
 from bids_brainlm.language.render import Rendered
+from bids_brainlm.models.tokenizers import Marked
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,16 @@ class Batch:
     slot: Tensor
     train: Tensor
     vertices: Tensor | None
+
+    @property
+    def context(self) -> Tensor:
+        """(B, L) bool: tokens between the last brain slot and what is trained on.
+
+        That is the text so far in the style ``continuation``; a chat template writes more there.
+        """
+        slots_to_come = self.slot.flip(1).cumsum(1).flip(1)
+        trained_so_far = self.train.cumsum(1)
+        return (slots_to_come == 0) & (trained_so_far == 0) & (self.mask == 1)
 
     def to(self, device: torch.device) -> Batch:
         vertices = None if self.vertices is None else self.vertices.to(device)
@@ -151,6 +162,14 @@ class BrainLM(nn.Module):
         tokens: Tensor = self.tokenizer(self.features(vertices))
         return tokens
 
+    def bare_tokens(self, vertices: Tensor) -> Tensor:
+        """(B, T, V) -> brain tokens without the markers around them, if there are any."""
+        if self.features is None or self.tokenizer is None:
+            raise ValueError("this model has no brain tokenizer")
+        bare = self.tokenizer.bare if isinstance(self.tokenizer, Marked) else self.tokenizer
+        tokens: Tensor = bare(self.features(vertices))
+        return tokens
+
     def embed(self, batch: Batch) -> Tensor:
         """(B, L, D) input embeddings, brain tokens in their slots."""
         embeddings: Tensor = self.llm.get_input_embeddings()(batch.ids)
@@ -178,10 +197,16 @@ class BrainLM(nn.Module):
         with self.precision():
             return _predict(self.llm, self.embed(batch), batch)
 
-    def answer_means(self, batch: Batch) -> Tensor:
-        """(B, D) mean input embedding of the tokens that each prompt is trained on."""
-        embeddings: Tensor = self.llm.get_input_embeddings()(batch.ids).float()
-        weights = batch.train.float() / batch.train.sum(1, keepdim=True).clamp(min=1)
+    def mean_embedding(self, ids: Tensor, chosen: Tensor) -> Tensor:
+        """(B, D) mean input embedding of some tokens of each prompt, 0 where there are none.
+
+        Parameters
+        ----------
+        ids : (B, L) int64 Tensor
+        chosen : (B, L) bool Tensor
+        """
+        embeddings: Tensor = self.llm.get_input_embeddings()(ids).float()
+        weights = chosen.float() / chosen.sum(1, keepdim=True).clamp(min=1)
         return (weights.unsqueeze(-1) * embeddings).sum(1)
 
     @torch.no_grad()
@@ -231,9 +256,16 @@ class BrainLM(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self, batch: Batch, *, stop: Sequence[int], max_new_tokens: int, beams: int = 1, repetition_penalty: float = 1.0
+        self,
+        batch: Batch,
+        *,
+        stop: Sequence[int],
+        max_new_tokens: int,
+        min_new_tokens: int = 0,
+        beams: int = 1,
+        repetition_penalty: float = 1.0,
     ) -> list[list[int]]:
-        """Continue left-padded prompts; deterministic (greedy or beam search).
+        """Continue left-padded prompts; deterministic (greedy or beam search). No stop token among the first `min_new_tokens`.
 
         Returns
         -------
@@ -243,7 +275,10 @@ class BrainLM(nn.Module):
         # What the model's own file says (sampling, penalties, limits) does not belong to a search that is to be the same for all.
         self.llm.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         # Given as a setting, transformers would exempt as many generated tokens as the prompt has padding.
-        penalty = [RepetitionPenaltyLogitsProcessor(float(repetition_penalty))] if repetition_penalty != 1 else []
+        rules: list[Any] = [RepetitionPenaltyLogitsProcessor(float(repetition_penalty))] if repetition_penalty != 1 else []
+        if min_new_tokens:
+            # After embeddings, a search counts generated tokens alone.
+            rules.append(MinLengthLogitsProcessor(min_new_tokens, list(stop), str(self.device)))
         with self.precision():
             out = self.llm.generate(
                 inputs_embeds=self.embed(batch),
@@ -251,7 +286,7 @@ class BrainLM(nn.Module):
                 max_new_tokens=max_new_tokens,
                 num_beams=beams,
                 do_sample=False,
-                logits_processor=LogitsProcessorList(penalty),
+                logits_processor=LogitsProcessorList(rules),
                 eos_token_id=list(stop),
                 pad_token_id=stop[0],
             )

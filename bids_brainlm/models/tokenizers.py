@@ -7,7 +7,11 @@ A *tokenizer* is a module (B, T, F) -> (B, K, D) with an attribute ``n_tokens`` 
   product over parcels padded to the largest (`Parcelwise.padding_waste` says what the padding costs). It ends in the
   coordinates of a *token basis*: principal components of the token embeddings of the training texts, whose frozen inverse
   leads to the width of the language model.
-- ``mlp`` (BrainLLM): each of the T rows makes one token (K = T) through one network they share.
+- ``mlp`` (BrainLLM): each of the T rows makes one token (K = T), through one network that they share or in one of the other
+  ways that BrainLLM was compared with (`KINDS`).
+
+*Markers* are two learned vectors, one before and one after the brain tokens, which tell the language model where they begin and
+end. They are put around any tokenizer (`Marked`); its tokens without them are its *bare* tokens.
 """
 
 from __future__ import annotations
@@ -151,6 +155,15 @@ def _weights(parcels: int, rows: int, columns: int, scale: Tensor) -> nn.Paramet
     return nn.Parameter(torch.randn(parcels, rows, columns) * scale)
 
 
+def _dense(n_in: int, n_out: int, layers: int, hidden: int, dropout: float, bias: bool) -> nn.Sequential:
+    """Hidden layers with ReLU and dropout, then a linear one; a bias in the first hidden layer at most, as in BrainLLM."""
+    hidden = hidden or n_in
+    blocks: list[nn.Module] = []
+    for i in range(layers):
+        blocks += [nn.Linear(hidden if i else n_in, hidden, bias=bias and not i), nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*blocks, nn.Linear(hidden if layers else n_in, n_out, bias=False))
+
+
 class FrameMLP(nn.Module):
     """One network shared by the T rows, (B, T, F) -> (B, T, D).
 
@@ -164,7 +177,7 @@ class FrameMLP(nn.Module):
         0 takes F, as in BrainLLM.
     dropout : float
     positions : bool
-        Learned vector added to each row before the network.
+        Learned vector added to each row before the network; the first layer then has no bias of its own.
     """
 
     def __init__(
@@ -179,16 +192,80 @@ class FrameMLP(nn.Module):
     ) -> None:
         super().__init__()
         self.n_tokens = n_rows
-        hidden = hidden or n_features
-        self.positions = nn.Parameter(torch.zeros(n_rows, n_features)) if positions and n_rows > 1 else None
-        blocks: list[nn.Module] = []
-        for i in range(layers):
-            blocks += [nn.Linear(hidden if i else n_features, hidden), nn.ReLU(), nn.Dropout(dropout)]
-        self.network = nn.Sequential(*blocks, nn.Linear(hidden if layers else n_features, width, bias=False))
+        placed = positions and n_rows > 1
+        self.positions = nn.Parameter(torch.empty(n_rows, n_features).uniform_(-1, 1)) if placed else None
+        self.network = _dense(n_features, width, layers, hidden, dropout, bias=not placed)
 
     def forward(self, features: Tensor) -> Tensor:
         out: Tensor = self.network(features if self.positions is None else features + self.positions)
         return out
+
+
+class JointMLP(nn.Module):
+    """One network from all T rows to all T tokens, (B, T, F) -> (B, T, D); parameters as in `FrameMLP`, hidden 0 takes T F."""
+
+    def __init__(self, n_rows: int, n_features: int, width: int, layers: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.n_tokens = n_rows
+        self.network = _dense(n_rows * n_features, n_rows * width, layers, hidden, dropout, bias=True)
+
+    def forward(self, features: Tensor) -> Tensor:
+        out: Tensor = self.network(features.flatten(1))
+        return out.view(len(out), self.n_tokens, -1)
+
+
+class SeparateMLP(nn.Module):
+    """A network of its own for each of the T rows, (B, T, F) -> (B, T, D); parameters as in `FrameMLP`."""
+
+    def __init__(self, n_rows: int, n_features: int, width: int, layers: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.n_tokens = n_rows
+        self.networks = nn.ModuleList(_dense(n_features, width, layers, hidden, dropout, bias=True) for _ in range(n_rows))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.stack([network(features[:, t]) for t, network in enumerate(self.networks)], dim=1)
+
+
+class Recurrent(nn.Module):
+    """One recurrent layer over the rows, (B, T, F) -> (B, T, D): a token knows its row and those before; hidden 0 takes F."""
+
+    def __init__(self, n_rows: int, n_features: int, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.n_tokens = n_rows
+        self.memory = nn.RNN(n_features, hidden or n_features, batch_first=True)
+        self.drop = nn.Dropout(dropout)
+        self.last = nn.Linear(hidden or n_features, width, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        out: Tensor = self.last(self.drop(self.memory(features)[0]))
+        return out
+
+
+class Marked(nn.Module):
+    """Two learned vectors around the tokens of another tokenizer, (B, T, F) -> (B, K + 2, D).
+
+    Parameters
+    ----------
+    bare : nn.Module
+        The tokenizer, (B, T, F) -> (B, K, D).
+    start : (D,) Tensor
+        What both markers begin as, such as the mean token embedding.
+    """
+
+    def __init__(self, bare: nn.Module, start: Tensor) -> None:
+        super().__init__()
+        self.bare = bare
+        self.n_tokens = bare.n_tokens + 2  # type: ignore[operator]
+        self.markers = nn.Parameter(start.detach().float().cpu().repeat(2, 1))
+
+    @property
+    def padding_waste(self) -> float | None:
+        return getattr(self.bare, "padding_waste", None)
+
+    def forward(self, features: Tensor) -> Tensor:
+        tokens = self.bare(features)
+        before, after = (self.markers[i].to(tokens.dtype).expand(len(tokens), 1, -1) for i in (0, 1))
+        return torch.cat([before, tokens, after], dim=1)
 
 
 @tokenizers.register("parcelwise")
@@ -218,6 +295,10 @@ def parcelwise(
     return Parcelwise(labels, width, basis, kind, hidden, dropout)
 
 
+KINDS = ("shared", "joint", "separate", "recurrent")
+"""What makes a token of each row: one network that they share, one from all rows to all tokens, one a row, one with memory."""
+
+
 @tokenizers.register("mlp")
 def frame_mlp(
     *,
@@ -225,10 +306,35 @@ def frame_mlp(
     labels: NDArray[np.int32],
     width: int,
     basis: TokenBasis | None,
+    kind: str = "shared",
     layers: int = 2,
     hidden: int = 0,
     dropout: float = 0.5,
     positions: bool = True,
-) -> FrameMLP:
-    """BrainLLM's adapter (Ye et al. 2025); the basis is not used."""
-    return FrameMLP(n_rows, len(labels), width, layers, hidden, dropout, positions)
+    deviation: float = 0.0,
+) -> nn.Module:
+    """BrainLLM's adapter (Ye et al. 2025) and the variants they compared it with; the basis is not used.
+
+    `layers` does not bear on kind recurrent, nor `positions` on any but shared. `deviation` is the standard deviation of the
+    normal distribution that weight matrices start from; 0 leaves them as torch starts them.
+
+    Raises
+    ------
+    ValueError
+        For an unknown kind.
+    """
+    n_features = len(labels)
+    if kind == "shared":
+        module: nn.Module = FrameMLP(n_rows, n_features, width, layers, hidden, dropout, positions)
+    elif kind == "joint":
+        module = JointMLP(n_rows, n_features, width, layers, hidden, dropout)
+    elif kind == "separate":
+        module = SeparateMLP(n_rows, n_features, width, layers, hidden, dropout)
+    elif kind == "recurrent":
+        module = Recurrent(n_rows, n_features, width, hidden, dropout)
+    else:
+        raise ValueError(f"model.options.kind is {kind!r}; expected one of {', '.join(KINDS)}")
+    for name, parameter in module.named_parameters():
+        if deviation and parameter.ndim == 2 and name != "positions":
+            nn.init.normal_(parameter, std=deviation)
+    return module

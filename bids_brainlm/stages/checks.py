@@ -26,6 +26,7 @@ from bids_brainlm.stages.cache import Stage
 from bids_brainlm.stages.evaluate import load_facts
 from bids_brainlm.stages.plan import table_faults, unknown_names
 from bids_brainlm.stages.preflight import survey
+from bids_brainlm.stages.responses import used
 from bids_brainlm.stages.runs import runs_and_fault, runs_of
 
 PEEKED = 3
@@ -104,7 +105,10 @@ def _refuse_unfit_atlas(request: Request) -> None:
         return
     space, n_left, n_units, volume = peeked
     try:
-        load_atlas(request.config.parcels.atlas, space=space, n_left=n_left, n_vertices=n_units, volume=volume, offline=True)
+        atlas = load_atlas(
+            request.config.parcels.atlas, space=space, n_left=n_left, n_vertices=n_units, volume=volume, offline=True
+        )
+        used(atlas, request)
     except MissingResourceError as error:
         # An empty file is how TemplateFlow says that it can be fetched.
         if request.config.run.offline or not Path(error.path).is_file():

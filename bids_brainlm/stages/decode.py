@@ -77,7 +77,12 @@ def decode(request: Request, *, participant: str) -> list[Path]:
     for split in splits_of(request, trials, examples_of(request, trials)):
         fitted = decoder.load(model_path(request, participant, trials.task, split.fold), config)
         generation = Generation(
-            config.model.style, settings.max_new_tokens, settings.beams, settings.repetition_penalty, settings.batch_size
+            config.model.style,
+            settings.max_new_tokens,
+            settings.min_new_tokens,
+            settings.beams,
+            settings.repetition_penalty,
+            settings.batch_size,
         )
         test = split.examples.take(split.test)
         try:

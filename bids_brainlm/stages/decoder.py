@@ -24,9 +24,9 @@ from bids_brainlm.core.types import Affine, Examples, Prompt, Split
 from bids_brainlm.errors import ConfigError
 from bids_brainlm.language.render import Rendered, render
 from bids_brainlm.models import checkpoint
-from bids_brainlm.models.backbones import LLM, embed, load_llm
+from bids_brainlm.models.backbones import LLM, embed, load_llm, token_embeddings
 from bids_brainlm.models.fusion import BrainLM, Features
-from bids_brainlm.models.tokenizers import TokenBasis, fit_basis
+from bids_brainlm.models.tokenizers import Marked, TokenBasis, fit_basis
 from bids_brainlm.registry import tokenizers
 from bids_brainlm.training.batches import Corpus
 from bids_brainlm.training.loop import Schedule, fit
@@ -145,7 +145,7 @@ def train(
         history = fit(
             model,
             phases,
-            [schedule_of(phase, device) for phase in config.phases],
+            [schedule_of(phase, device, config.compat.padded_warmup) for phase in config.phases],
             *map(once, corpora),
             seed=config.run.random_seed,
             folder=folder,
@@ -220,6 +220,8 @@ def assemble(
         known = ", ".join(name for name in inspect.signature(factory).parameters if name not in given)
         what = f"the tokenizer {config.model.tokenizer!r} cannot be built with model.options {config.model.options}: {error}"
         raise ConfigError(f"{what}; its options: {known}") from error
+    if config.model.markers:
+        tokenizer = Marked(tokenizer, token_embeddings(llm).float().mean(0))
     return BrainLM(llm, Features(affine, config.model.vertex_dropout, config.model.vertex_noise), tokenizer)
 
 
@@ -235,9 +237,10 @@ def corpus(examples: Examples, part: NDArray[np.int64], tokenizer: Any, n_slots:
     return Corpus(renderings, chosen.gather)
 
 
-def schedule_of(phase: Any, device: str) -> Schedule:
+def schedule_of(phase: Any, device: str, padded_warmup: bool = False) -> Schedule:
     fields = {name: getattr(phase, name) for name in Schedule.__dataclass_fields__}
-    return Schedule(**{**fields, "precision": precision_of(phase.precision, device)})
+    objective = "context_mean_mse_padded" if padded_warmup and phase.objective == "context_mean_mse" else phase.objective
+    return Schedule(**{**fields, "precision": precision_of(phase.precision, device), "objective": objective})
 
 
 def lora_of(config: Config) -> LoRA:

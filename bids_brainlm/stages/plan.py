@@ -215,10 +215,10 @@ def _per_run(request: Request, participant: str, atlas: str, hashes: FileHashes)
     if not texted:
         return []
     tables = [fit_trials(config.estimate, run, table) for run, table in texted]
-    _, folds = divided(request, tables, texted[0][0].events)
+    _, folds = divided(request, tables, texted[0][0].place)
     inputs = {stem(run): _read_of(run, table, masks, hashes) for run, table in texted}
     if tuned(request):
-        seen = seen_by_choices(request, tables, folds, texted[0][0].events)
+        seen = seen_by_choices(request, tables, folds, texted[0][0].place)
         stages.append(_tune(request, participant, [run for run, _ in texted], seen, inputs, hashes))
     before = tuple(stage.name for stage in stages)
     for run, _ in texted:
@@ -282,6 +282,8 @@ def _per_participant(
         "llm": hashes(llm) if llm.is_dir() else config.model.llm,
         "atlas": atlas,
         "settings": bearing(config, "text", "split", "model", "phases", "run") | {"estimate": own_settings(request)["estimate"]},
+        "parcels used": list(config.parcels.only),
+        "padded": config.compat.padded_warmup,
     }
     train = digest(inputs)
     decode = digest(train, bearing(config, "decode"))

@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 
 from bids_brainlm.config import Request
-from bids_brainlm.core.parcels import parcel_means
+from bids_brainlm.core.parcels import ROWS_AT_ONCE, only, parcel_means
 from bids_brainlm.core.types import Floats, Parcellation
-from bids_brainlm.errors import InputError, OutputError
+from bids_brainlm.errors import ConfigError, InputError, OutputError
 from bids_brainlm.io.atlases import load_atlas
 from bids_brainlm.io.betas import read_betas, read_trials, write_parcel_means
 from bids_brainlm.io.matrices import BetaFiles, find_betas, read_matrix
@@ -29,6 +29,10 @@ from bids_brainlm.io.names import parse
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.stages import cache, resources
 from bids_brainlm.stages.runs import runs_of, stem
+
+
+SHOWN = 10
+"""Parcels that a message names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +96,7 @@ def load_trials(request: Request, participant: str) -> Trials:
     table = pd.concat([part.table for part in parts], ignore_index=True)
     task = "+".join(dict.fromkeys(part.task for part in parts))
     sources = tuple(uri for part in parts for uri in part.sources)
+    data = _without_others(data, request, parts[0].geometry, folder)
     return Trials(data, parts[0].geometry, table, parts[0].path, sources, task, folder)
 
 
@@ -105,6 +110,10 @@ def _room(first: Any, n_rows: int, folder: Path | None) -> Any:
     shape = (n_rows, first.shape[1])
     if first.shape == shape and first.dtype == np.float32:
         return first
+    return _empty(shape, folder)
+
+
+def _empty(shape: tuple[int, int], folder: Path | None) -> Floats:
     return np.empty(shape, dtype=np.float32) if folder is None else scratch(folder, shape)
 
 
@@ -133,8 +142,8 @@ def scratch(folder: Path, shape: tuple[int, int]) -> Floats:
 
 
 def atlas_of(request: Request, geometry: Geometry) -> Parcellation:
-    """The configured parcellation, fitted to the data."""
-    return load_atlas(
+    """The configured parcellation, fitted to the data, with the parcels that are used."""
+    atlas = load_atlas(
         request.config.parcels.atlas,
         space=geometry.space,
         n_left=geometry.n_left,
@@ -142,6 +151,37 @@ def atlas_of(request: Request, geometry: Geometry) -> Parcellation:
         volume=geometry.volume,
         offline=request.config.run.offline,
     )
+    return used(atlas, request)
+
+
+def used(atlas: Parcellation, request: Request) -> Parcellation:
+    """The parcels that ``parcels.only`` names; all where it names none.
+
+    Raises
+    ------
+    ConfigError
+        When it names one that the atlas does not have.
+    """
+    wanted = request.config.parcels.only
+    try:
+        return only(atlas, wanted) if wanted else atlas
+    except ValueError as error:
+        rest = len(atlas.names) - SHOWN
+        names = ", ".join(atlas.names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+        raise ConfigError(f"parcels.only: {error}; there are {names}") from error
+
+
+def _without_others(data: Any, request: Request, geometry: Geometry, folder: Path | None) -> Any:
+    """The responses, not finite in parcels that are not used, as in vertices that cannot be."""
+    if not request.config.parcels.only:
+        return data
+    others = atlas_of(request, geometry).labels == 0
+    # What cannot be written to is a file of the user's.
+    out = data if data.flags.writeable else _empty(data.shape, folder)
+    for start in range(0, len(data), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        out[part] = np.where(others, np.nan, data[part])
+    return out
 
 
 def parcellate(request: Request, *, participant: str, run: str) -> list[Path]:

@@ -1,7 +1,8 @@
 """Phases: which parameter groups move, at which precision of the language model.
 
-Groups: ``tokenizer`` (the brain tokenizer), ``markers`` (learned vectors around the brain tokens, none so far), ``norms`` (every
-layer norm of the language model), ``lora`` (added when a phase first names it) and ``all`` (the whole language model).
+Groups: ``tokenizer`` (the brain tokenizer), ``markers`` (the learned vectors around the brain tokens, where there are any),
+``norms`` (every layer norm of the language model), ``lora`` (added when a phase first names it) and ``all`` (the whole language
+model).
 What was ever trained is the *trained state*; the rest of the language model is reloaded, never saved.
 """
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from bids_brainlm.errors import ConfigError
 from bids_brainlm.models.backbones import add_lora, norm_parameters
 from bids_brainlm.models.fusion import BrainLM
+from bids_brainlm.models.tokenizers import Marked
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,10 @@ class Phases:
 
     def _members(self, group: str) -> dict[str, nn.Parameter]:
         llm = self.model.llm
-        if group == "tokenizer":
-            return (
-                {} if self.model.tokenizer is None else {f"tokenizer.{k}": v for k, v in self.model.tokenizer.named_parameters()}
-            )
+        if group in ("tokenizer", "markers"):
+            own = {} if self.model.tokenizer is None else dict(self.model.tokenizer.named_parameters())
+            markers = {"markers"} if isinstance(self.model.tokenizer, Marked) else set()
+            return {f"tokenizer.{k}": v for k, v in own.items() if (k in markers) == (group == "markers")}
         if group == "norms":
             return {f"llm.{name}": parameter for name, parameter in norm_parameters(llm).items()}
         if group == "lora":

@@ -22,7 +22,7 @@ each = pytest.mark.parametrize("name", objectives.names())
 
 def model() -> BrainLM:
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=N_VOCABULARY, n_embd=WIDTH, n_layer=2, n_head=2, n_positions=32, initializer_range=0.3)
+    config = GPT2Config(vocab_size=N_VOCABULARY, n_embd=WIDTH, n_layer=2, n_head=2, n_positions=32, initializer_range=0.3, eos_token_id=1)
     llm = GPT2LMHeadModel(config).requires_grad_(False).eval()
     tokenizer = tokenizers.get("parcelwise")(n_rows=1, labels=LABELS, width=WIDTH, basis=None, hidden=8)
     affine = Affine(np.zeros(N_VERTICES, np.float32), np.ones(N_VERTICES, np.float32), None, np.arange(2))
