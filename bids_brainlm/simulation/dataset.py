@@ -15,8 +15,6 @@ The folder appears under its name only when it is complete.
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,18 +27,16 @@ from bids_brainlm.core.design import nuisance, trial_design
 from bids_brainlm.core.glm import lss, percent_signal_change
 from bids_brainlm.core.reliability import split_half
 from bids_brainlm.core.types import Floats
-from bids_brainlm.errors import ConfigError, InputError
+from bids_brainlm.errors import ConfigError
 from bids_brainlm.io.files import write_json, write_tsv
 from bids_brainlm.simulation import derivatives, observer
-from bids_brainlm.simulation.bold import AMPLITUDE, Noise, Scene, noise_scene, simulate_run
-from bids_brainlm.simulation.patches import Anatomy, Sheet, patch_maps, surface, volume
+from bids_brainlm.simulation.bold import AMPLITUDE, Noise
+from bids_brainlm.simulation.patches import Anatomy, Sheet
+from bids_brainlm.simulation.people import Person, draw_person, labels, sheet_of
 from bids_brainlm.simulation.trials import Run, schedule
 from bids_brainlm.simulation.world import FACTORS, Stimulus, combination, corpus, forms, stimuli
 
 TASK = "pictures"
-
-SHEETS = {"fsaverage": surface, "fsaverage5": surface, "T1w": volume}
-"""Name of a space -> where responses are."""
 
 N_TEXTS = 4000
 """Texts of the corpus."""
@@ -166,29 +162,19 @@ def simulate(
         When the folder is not empty.
     """
     settings = Settings(participants, runs, trials, repeats, float(tr), float(snr), float(hrf_variability), seed, space)
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError("the folder is not empty", out, expected="a new folder", remedy="remove it or name another")
-    world = _world(settings)
-    staging = out.with_name(f".{out.name}.partial")
-    if staging.exists():
-        shutil.rmtree(staging)
-    _write_raw(staging, settings, world)
-    sheet = SHEETS[space]()
-    if sheet.mask is not None:
-        derivatives.write_atlas(staging / "derivatives" / "simulation" / "atlas", sheet)
-    labels = tuple(f"{number + 1:02d}" for number in range(participants))
-    outcomes = [_participant(staging, number, settings, world, sheet) for number in range(participants)]
-    os.replace(staging, out)
+    world, sheet = _world(settings), sheet_of(space)
+    with derivatives.staged(Path(out)) as staging:
+        _write_raw(staging, settings, world)
+        if sheet.mask is not None:
+            derivatives.write_atlas(staging / "derivatives" / "simulation" / "atlas", sheet)
+        outcomes = [_participant(staging, number, settings, world, sheet) for number in range(participants)]
     n_test = sum(stimulus.split == "test" for stimulus in world)
     n_volumes = outcomes[0].n_volumes
     columns = zip(*((o.n_driven, o.reliability, o.observer) for o in outcomes), strict=True)
-    return Summary(out, labels, repeats * len(world), len(world), n_test, n_volumes, *columns)
+    return Summary(Path(out), labels(participants), repeats * len(world), len(world), n_test, n_volumes, *columns)
 
 
 def _world(settings: Settings) -> list[Stimulus]:
-    if settings.space not in SHEETS:
-        raise ConfigError(f"space is {settings.space!r}; expected one of {', '.join(SHEETS)}")
     if min(settings.participants, settings.runs, settings.trials, settings.repeats) < 1 or settings.tr <= 0 or settings.snr < 0:
         raise ConfigError("participants, runs, trials and repeats must be at least 1, tr above 0, snr at least 0")
     try:
@@ -196,27 +182,6 @@ def _world(settings: Settings) -> list[Stimulus]:
     except ValueError as error:
         total = f"{settings.runs} runs of {settings.trials} trials with {settings.repeats} repeats"
         raise ConfigError(f"{total} make {error}") from error
-
-
-@dataclass(frozen=True, eq=False)
-class _Person:
-    """A participant: what the runs are drawn from, and where they are written."""
-
-    label: str
-    out: Path
-    settings: Settings
-    world: Sequence[Stimulus]
-    sheet: Sheet
-    anatomy: Anatomy
-    scene: Scene
-    noise: Noise
-
-    @property
-    def fmriprep(self) -> Path:
-        return self.out / "derivatives" / "fmriprep" / f"sub-{self.label}" / "func"
-
-    def stem(self, index: int) -> str:
-        return f"sub-{self.label}_task-{TASK}_run-{index + 1:02d}"
 
 
 @dataclass(frozen=True)
@@ -230,14 +195,13 @@ class _Outcome:
 def _participant(out: Path, number: int, settings: Settings, world: Sequence[Stimulus], sheet: Sheet) -> _Outcome:
     """Simulate and write everything of one participant."""
     rng = np.random.default_rng([settings.seed, 5, number])
-    anatomy, noise = patch_maps(sheet, FACTORS, settings.seed, number), Noise()
     runs = schedule(len(world), settings.repeats, settings.runs, settings.tr, rng)
-    scene = noise_scene(sheet.coordinates, sheet.hemisphere, noise, settings.hrf_variability, rng)
-    person = _Person(f"{number + 1:02d}", out, settings, world, sheet, anatomy, scene, noise)
-    responses, driven = responses_to(world, anatomy, settings.snr * sheet.gain), np.flatnonzero(anatomy.driven)
-    betas = np.concatenate([_run(person, i, run, responses, rng)[:, driven] for i, run in enumerate(runs)])
+    person = draw_person(out, number, TASK, settings.tr, sheet, FACTORS, settings.hrf_variability, settings.seed, rng)
+    anatomy, driven = person.anatomy, np.flatnonzero(person.anatomy.driven)
+    responses = responses_to(world, anatomy, settings.snr * sheet.gain)
+    betas = np.concatenate([_run(person, i, run, world, responses, rng)[:, driven] for i, run in enumerate(runs)])
     shown = np.concatenate([run.stimulus for run in runs])
-    _write_truth(person, runs, responses[shown][:, driven], driven)
+    _write_truth(person, runs, world, responses[shown][:, driven], driven)
     maps = {word: weights[driven] for word, weights in anatomy.maps.items()}
     return _Outcome(len(driven), runs[0].n_volumes, *_quality(betas, maps, world, shown))
 
@@ -252,17 +216,11 @@ def responses_to(world: Sequence[Stimulus], anatomy: Anatomy, snr: float) -> Flo
     return out
 
 
-def _run(person: _Person, index: int, run: Run, responses: Floats, rng: np.random.Generator) -> Floats:
+def _run(person: Person, index: int, run: Run, world: Sequence[Stimulus], responses: Floats, rng: np.random.Generator) -> Floats:
     """Simulate and write one run; return LSS betas (n, V), 0 where nothing is driven, with the mean over the run removed."""
-    tr, stem = person.settings.tr, person.stem(index)
-    start = tr / 2  # the time fMRIPrep's slice timing correction refers to
-    bold, motion = simulate_run(
-        responses[run.stimulus], run.onset, run.duration, run.n_volumes, tr, person.scene, person.noise, rng, start_time=start
-    )
-    _write_events(person, stem, run)
-    derivatives.write_bold(stem, person.fmriprep, bold, person.sheet, tr, start)
-    derivatives.write_confounds(person.fmriprep / f"{stem}_desc-confounds_timeseries.tsv", motion, tr)
-    times = start + tr * np.arange(run.n_volumes)
+    bold, motion = person.record(index, responses[run.stimulus], run.onset, run.duration, run.n_volumes, rng)
+    _write_events(person.events / f"{person.stem(index)}_events.tsv", run, world)
+    times = person.start_time + person.tr * np.arange(run.n_volumes)
     betas, driven = np.zeros((len(run.onset), bold.shape[1]), np.float32), person.anatomy.driven
     design = trial_design(run.onset, run.duration, times), nuisance(times, HIGH_PASS, motion)
     betas[:, driven] = lss(percent_signal_change(bold[:, driven]), *design)
@@ -285,27 +243,18 @@ def _quality(
 
 
 def _write_raw(out: Path, settings: Settings, world: Sequence[Stimulus]) -> None:
-    name = "Simulated pictures"
-    derivatives.write_dataset(out, name, __version__, derivative=False, readme=README)
-    labels = [f"sub-{number + 1:02d}" for number in range(settings.participants)]
-    write_tsv(out / "participants.tsv", {"participant_id": labels})
+    truth = "Facts of the stimuli, true betas (percent), patch maps, texts for a language model."
+    about = dataclasses.asdict(settings) | {"noise": dataclasses.asdict(Noise()), "amplitude": AMPLITUDE}
+    derivatives.write_roots(out, "Simulated pictures", __version__, README, truth, about)
     write_json(out / f"task-{TASK}_events.json", EVENTS)
     pairs = [(stimulus.id, text) for stimulus in world for text in stimulus.captions]
     write_tsv(out / "stimuli" / "captions.tsv", _columns(("stim_id", "caption"), pairs))
     asked = [(stimulus.id, question, answer) for stimulus in world for question, answer, _ in stimulus.questions]
     write_tsv(out / "stimuli" / "questions.tsv", _columns(("stim_id", "question", "answer"), asked))
-    links = {"DatasetLinks": {"raw": "../.."}}
-    readme = "# BOLD series as fMRIPrep would write them\n\nSimulated by bids_brainlm; see ../simulation for the truth.\n"
-    derivatives.write_dataset(out / "derivatives" / "fmriprep", name, __version__, derivative=True, readme=readme, **links)
-    truth = out / "derivatives" / "simulation"
-    readme = "# Truth of the simulation\n\nFacts of the stimuli, true betas (percent), patch maps, texts for a language model.\n"
-    derivatives.write_dataset(truth, name, __version__, derivative=True, readme=readme, **links)
-    _write_facts(truth / "stimuli.tsv", world)
+    folder = out / "derivatives" / "simulation"
+    _write_facts(folder / "stimuli.tsv", world)
     held_out = {combination(stimulus) for stimulus in world if stimulus.split != "train"}
-    write_tsv(truth / "corpus.tsv", {"text": corpus(N_TEXTS, settings.seed, exclude=held_out)})
-    write_json(
-        truth / "simulation.json", dataclasses.asdict(settings) | {"noise": dataclasses.asdict(Noise()), "amplitude": AMPLITUDE}
-    )
+    write_tsv(folder / "corpus.tsv", {"text": corpus(N_TEXTS, settings.seed, exclude=held_out)})
 
 
 def _write_facts(path: Path, world: Sequence[Stimulus]) -> None:
@@ -315,8 +264,8 @@ def _write_facts(path: Path, world: Sequence[Stimulus]) -> None:
     write_tsv(path, columns)
 
 
-def _write_events(person: _Person, stem: str, run: Run) -> None:
-    shown = [person.world[i] for i in run.stimulus]
+def _write_events(path: Path, run: Run, world: Sequence[Stimulus]) -> None:
+    shown = [world[i] for i in run.stimulus]
     columns = {
         "onset": run.onset.tolist(),
         "duration": run.duration.tolist(),
@@ -324,16 +273,16 @@ def _write_events(person: _Person, stem: str, run: Run) -> None:
         "stim_id": [stimulus.id for stimulus in shown],
         "split": [stimulus.split for stimulus in shown],
     }
-    write_tsv(person.out / f"sub-{person.label}" / "func" / f"{stem}_events.tsv", columns)
+    write_tsv(path, columns)
 
 
-def _write_truth(person: _Person, runs: Sequence[Run], betas: Floats, driven: NDArray[np.int64]) -> None:
-    folder = person.out / "derivatives" / "simulation" / f"sub-{person.label}" / "func"
-    maps = {"/".join(word): weights for word, weights in person.anatomy.maps.items()}
-    derivatives.write_maps(f"sub-{person.label}", folder, maps, person.sheet)
+def _write_truth(
+    person: Person, runs: Sequence[Run], world: Sequence[Stimulus], betas: Floats, driven: NDArray[np.int64]
+) -> None:
+    person.write_maps()
     run = np.repeat(np.arange(len(runs)), [len(run.onset) for run in runs])
-    names = [person.world[i].id for run in runs for i in run.stimulus]
-    path = folder / f"sub-{person.label}_task-{TASK}_desc-truth_betas.safetensors"
+    names = [world[i].id for run in runs for i in run.stimulus]
+    path = person.truth / f"sub-{person.label}_task-{TASK}_desc-truth_betas.safetensors"
     derivatives.write_betas(path, betas, driven, run, names)
 
 

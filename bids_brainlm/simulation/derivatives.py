@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import shutil
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -20,6 +23,7 @@ from numpy.typing import NDArray
 
 from bids_brainlm.core.design import cosine_drift
 from bids_brainlm.core.types import Floats
+from bids_brainlm.errors import InputError
 from bids_brainlm.io.files import atomic_write, write_json, write_text, write_tsv
 from bids_brainlm.simulation.bold import MOTION
 from bids_brainlm.simulation.patches import Sheet
@@ -45,12 +49,13 @@ def write_bold(stem: str, folder: Path, bold: Floats, sheet: Sheet, tr: float, s
     sheet : Sheet
     tr, start_time : float, s
     """
+    task = stem.split("_task-")[1].split("_")[0]
     sidecar = {
         "RepetitionTime": tr,
         "StartTime": start_time,
         "SliceTimingCorrected": True,
         "SkullStripped": False,
-        "TaskName": "pictures",
+        "TaskName": task,
     }
     values = np.where(sheet.cortex, np.round(bold), np.float32(0))
     if sheet.mask is not None:
@@ -155,6 +160,48 @@ def write_dataset(folder: Path, name: str, version: str, *, derivative: bool, re
         description["Authors"] = ["The simulator of bids_brainlm"]
     write_json(folder / "dataset_description.json", {**description, "License": "CC0", **more})
     write_text(folder / "README.md", readme)
+
+
+def write_roots(out: Path, name: str, version: str, readme: str, truth: str, settings: Mapping[str, Any]) -> None:
+    """Write what stands at the roots of the raw dataset, of its preprocessing, and of the truth behind it.
+
+    Parameters
+    ----------
+    out : Path
+    name, version : str
+    readme : str
+        Of the raw dataset.
+    truth : str
+        What the folder of the truth holds, one line.
+    settings : mapping
+        What the dataset was made from; ``participants`` is their number.
+    """
+    links = {"DatasetLinks": {"raw": "../.."}}
+    write_dataset(out, name, version, derivative=False, readme=readme)
+    preprocessed = "# BOLD series as fMRIPrep would write them\n\nSimulated by bids_brainlm; see ../simulation for the truth.\n"
+    write_dataset(out / "derivatives" / "fmriprep", name, version, derivative=True, readme=preprocessed, **links)
+    folder = out / "derivatives" / "simulation"
+    write_dataset(folder, name, version, derivative=True, readme=f"# Truth of the simulation\n\n{truth}\n", **links)
+    write_json(folder / "simulation.json", settings)
+    write_tsv(out / "participants.tsv", {"participant_id": [f"sub-{i + 1:02d}" for i in range(settings["participants"])]})
+
+
+@contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """A hidden folder beside a new one, which takes its name when everything is in it.
+
+    Raises
+    ------
+    InputError
+        When there is something in the folder.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError("the folder is not empty", out, expected="a new folder", remedy="remove it or name another")
+    staging = out.with_name(f".{out.name}.partial")
+    if staging.exists():
+        shutil.rmtree(staging)
+    yield staging
+    os.replace(staging, out)
 
 
 def write_betas(path: Path, betas: Floats, vertices: NDArray[np.int64], run: NDArray[np.int64], stimulus: Sequence[str]) -> None:
