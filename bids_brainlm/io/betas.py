@@ -80,7 +80,7 @@ def write_betas(out_dir: Path, betas: Betas) -> list[Path]:
         paths = write_hemispheres(folder, named, betas.data, geometry.n_left, betas.trial_ids, "NIFTI_INTENT_ESTIMATE")
     else:
         paths = [save_volume(folder / bids_name(named, "statmap", ".nii.gz"), betas.data, geometry.volume)]
-        paths += _write_mask(folder, named, geometry, betas.sidecar)
+        paths += write_mask(folder, named, geometry, betas.sidecar, "Voxels of the single-trial responses.")
     fields = {"Description": DESCRIPTION, **_fields(betas), "TrialIDs": list(betas.trial_ids)}
     return [*paths, write_json(folder / bids_name(named, "statmap", ".json"), fields)]
 
@@ -96,16 +96,27 @@ def read_betas(path: Path) -> Betas:
     name = parse(path)
     named = {key: value for key, value in name.entities.items() if key != "hemi"}
     sidecar = read_json(path.with_name(bids_name(named, "statmap", ".json")))
-    if name.extension == ".func.gii":
-        data, geometry, names = read_hemispheres(path.parent, named)
-    else:
-        data, geometry = _read_nifti(path, named)
-        names = []
+    data, geometry, names = read_image(path)
     ids = tuple(map(str, sidecar.get("TrialIDs", names)))
     if len(ids) != len(data) or (any(names) and tuple(names) != ids):
         raise InputError(f"{len(data)} responses, {len(ids)} TrialIDs, or not in one order", path, expected="one id a response")
     estimator = str(sidecar.get("EstimationMethod", named.get("desc", "")))
     return Betas(data, ids, geometry, run_entities(named), estimator, sidecar)
+
+
+def read_image(path: Path, suffix: str = "statmap") -> tuple[Floats, Geometry, list[str]]:
+    """Rows (n, V) of an image, given its left or NIfTI file; what the columns are; the names of the rows, if it has any.
+
+    Raises
+    ------
+    MissingInputError, InputError
+        When a file is not there, damaged, or the parts of it do not fit each other.
+    """
+    name = parse(path)
+    named = {key: value for key, value in name.entities.items() if key != "hemi"}
+    if name.extension == ".func.gii":
+        return read_hemispheres(path.parent, named, suffix)
+    return (*_read_nifti(path, named), [])
 
 
 def write_parcel_means(
@@ -204,7 +215,10 @@ def _fields(betas: Betas) -> dict[str, Any]:
     return {"EstimationMethod": betas.estimator, **sampling(betas.geometry), **kept}
 
 
-def _write_mask(folder: Path, named: Mapping[str, str], geometry: Geometry, sidecar: Mapping[str, Any]) -> list[Path]:
+def write_mask(
+    folder: Path, named: Mapping[str, str], geometry: Geometry, sidecar: Mapping[str, Any], description: str
+) -> list[Path]:
+    """Write the mask of the voxels of a 4-D image beside it."""
     volume = geometry.volume
     if volume is None:
         raise ValueError("surfaces have no mask of voxels")
@@ -212,7 +226,7 @@ def _write_mask(folder: Path, named: Mapping[str, str], geometry: Geometry, side
     voxels[volume.index] = 1
     path = folder / _mask_name(named, ".nii.gz")
     save_nifti(path, voxels.reshape(volume.shape), volume)
-    fields: dict[str, Any] = {"Type": "Brain", "Description": "Voxels of the single-trial responses.", **sampling(geometry)}
+    fields: dict[str, Any] = {"Type": "Brain", "Description": description, **sampling(geometry)}
     sources = list(sidecar.get("Sources", ()))
     if sources:
         # BIDS wants to know what a space such as T1w refers to: the mask lies on the grid of the BOLD series.
@@ -229,7 +243,7 @@ def _read_nifti(path: Path, named: Mapping[str, str]) -> tuple[Floats, Geometry]
     mask = load_mask(path.with_name(_mask_name(named, ".nii.gz")))
     image = load_nifti(path)
     if image.shape[:3] != mask.shape or len(image.shape) != 4:
-        raise InputError(f"an image of shape {image.shape}", path, expected=f"{mask.shape} and one volume a trial")
+        raise InputError(f"an image of shape {image.shape}", path, expected=f"{mask.shape} and one volume a row")
     with reading(path, "a NIfTI file"):
         voxels = image.get_fdata(dtype=np.float32, caching="unchanged")
     data = np.ascontiguousarray(voxels.reshape(-1, image.shape[3])[mask.index].T)

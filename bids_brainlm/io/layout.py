@@ -75,7 +75,9 @@ def default_derivatives(bids_dir: Path) -> dict[str, Path]:
         return {}
 
 
-def find_runs(bids_dir: Path, derivatives: Mapping[str, Path], participant: str, settings: Input) -> list[RunFiles]:
+def find_runs(
+    bids_dir: Path, derivatives: Mapping[str, Path], participant: str, settings: Input, eventless: bool = False
+) -> list[RunFiles]:
     """Every run of a participant that the settings select, sorted.
 
     Parameters
@@ -88,6 +90,8 @@ def find_runs(bids_dir: Path, derivatives: Mapping[str, Path], participant: str,
     settings : Input
         All but ``dummy_scans`` are used. With ``drop_missing``, runs that lack a file are logged and left out, as long as
         one is left.
+    eventless : bool
+        Whether runs without events are runs too.
 
     Raises
     ------
@@ -100,14 +104,14 @@ def find_runs(bids_dir: Path, derivatives: Mapping[str, Path], participant: str,
     ConfigError
         For an unknown filter.
     """
-    runs, fault = look_for_runs(bids_dir, derivatives, participant, settings)
+    runs, fault = look_for_runs(bids_dir, derivatives, participant, settings, eventless)
     if fault:
         raise fault
     return runs
 
 
 def look_for_runs(
-    bids_dir: Path, derivatives: Mapping[str, Path], participant: str, settings: Input
+    bids_dir: Path, derivatives: Mapping[str, Path], participant: str, settings: Input, eventless: bool = False
 ) -> tuple[list[RunFiles], BrainLMError | None]:
     """Runs whose files are all there, sorted, and what is wrong with the others: what `find_runs` would raise.
 
@@ -116,7 +120,8 @@ def look_for_runs(
     BrainLMError
         As `find_runs` does, for what concerns the participant as a whole.
     """
-    bids_dir, label, wanted, folders = Path(bids_dir), participant.removeprefix("sub-"), wanted_of(settings), Folders()
+    bids_dir, label, folders = Path(bids_dir), participant.removeprefix("sub-"), Folders()
+    wanted = wanted_of(settings, eventless)
     _refuse_unknown(bids_dir, label, folders)
     own = {name: Path(path) for name, path in derivatives.items() if name == SPHERES}
     derived = _derived(_roots(bids_dir, derivatives), own, label, wanted, folders)

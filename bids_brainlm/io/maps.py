@@ -107,14 +107,21 @@ def read_maps(path: Path) -> tuple[dict[str, Floats], Geometry]:
 
 
 def write_hemispheres(
-    folder: Path, named: Mapping[str, str], data: Floats, n_left: int, names: Sequence[str], intent: str
+    folder: Path,
+    named: Mapping[str, str],
+    data: Floats,
+    n_left: int,
+    names: Sequence[str],
+    intent: str,
+    suffix: str = "statmap",
 ) -> list[Path]:
     """Write rows (n, V), left vertices first, as a GIFTI file for each hemisphere, one named data array a row."""
     halves = {"L": data[:, :n_left], "R": data[:, n_left:]}
-    return [_write_gifti(folder, named, side, half, (names, intent)) for side, half in halves.items()]
+    paths = {side: folder / bids_name({**named, "hemi": side}, suffix, ".func.gii") for side in halves}
+    return [_write_gifti(paths[side], side, half, (names, intent)) for side, half in halves.items()]
 
 
-def read_hemispheres(folder: Path, named: Mapping[str, str]) -> tuple[Floats, Geometry, list[str]]:
+def read_hemispheres(folder: Path, named: Mapping[str, str], suffix: str = "statmap") -> tuple[Floats, Geometry, list[str]]:
     """Rows (n, V) of a pair of GIFTI files, what their columns are, and the names of the rows.
 
     Raises
@@ -122,7 +129,7 @@ def read_hemispheres(folder: Path, named: Mapping[str, str]) -> tuple[Floats, Ge
     MissingInputError, InputError
         When one is not there, damaged, or its rows are not those of the other.
     """
-    paths = [folder / bids_name({**named, "hemi": side}, "statmap", ".func.gii") for side in STRUCTURES]
+    paths = [folder / bids_name({**named, "hemi": side}, suffix, ".func.gii") for side in STRUCTURES]
     (left, names), (right, others) = (gifti_rows(path) for path in paths)
     if names != others:
         what = f"{len(others)} data array(s), or of other names"
@@ -166,7 +173,7 @@ def _stack(maps: Mapping[str, Any], geometry: Geometry) -> Floats:
     return np.stack([np.asarray(values, dtype=np.float32) for values in maps.values()])
 
 
-def _write_gifti(folder: Path, named: Mapping[str, str], side: str, data: Floats, rows: tuple[Sequence[str], str]) -> Path:
+def _write_gifti(path: Path, side: str, data: Floats, rows: tuple[Sequence[str], str]) -> Path:
     names, intent = rows
     arrays = [
         gifti.GiftiDataArray(
@@ -174,12 +181,11 @@ def _write_gifti(folder: Path, named: Mapping[str, str], side: str, data: Floats
             intent=intent,
             datatype="NIFTI_TYPE_FLOAT32",
             encoding="GIFTI_ENCODING_B64GZ",
-            meta=gifti.GiftiMetaData({"Name": name}),
+            meta=gifti.GiftiMetaData({"Name": name} if name else {}),
         )
         for row, name in zip(data, names, strict=True)
     ]
     image = gifti.GiftiImage(darrays=arrays, meta=gifti.GiftiMetaData({"AnatomicalStructurePrimary": STRUCTURES[side]}))
-    path = folder / bids_name({**named, "hemi": side}, "statmap", ".func.gii")
     with atomic_write(path) as temporary:
         nib.save(image, temporary)
     return path

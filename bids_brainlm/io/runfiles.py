@@ -41,7 +41,8 @@ class RunFiles:
     mask : Path or None
         Brain mask of a volume that is read as it is.
     confounds : Path or None
-    events : Path
+    events : Path or None
+        None for a run without events, where such runs are wanted.
     sidecar : dict
         JSON fields merged by inheritance: raw data set < other series of the same run < the BOLD series itself.
         ``RepetitionTime`` (s) or ``VolumeTiming`` is always there.
@@ -65,7 +66,7 @@ class RunFiles:
     bold: tuple[Path, ...]
     mask: Path | None
     confounds: Path | None
-    events: Path
+    events: Path | None
     sidecar: dict[str, Any]
     sources: tuple[str, ...]
     space: str
@@ -77,7 +78,12 @@ class RunFiles:
     def files(self) -> tuple[Path, ...]:
         """The files that `sources` names, in its order."""
         beside = (path for path in (self.mask, self.confounds) if path is not None)
-        return (*self.bold, *beside, *self.anatomy.values(), self.events)
+        return (*self.bold, *beside, *self.anatomy.values(), *([self.events] if self.events else []))
+
+    @property
+    def place(self) -> Path:
+        """What a message about this run names: its events, or its series."""
+        return self.events or self.bold[0]
 
 
 def is_mask(name: Name, wanted: Filter) -> bool:
@@ -94,7 +100,7 @@ def is_confounds(name: Name, wanted: Filter) -> bool:
 
 
 def assemble(bids_dir: Path, item: Derived, wanted: Wanted, folders: Folders) -> RunFiles | None:
-    """Files of one run; None for a run without events, unless its task was asked for.
+    """Files of one run; None for a run without events, unless its task was asked for or it needs none.
 
     Raises
     ------
@@ -103,7 +109,7 @@ def assemble(bids_dir: Path, item: Derived, wanted: Wanted, folders: Folders) ->
     """
     wish = wanted.filters["events"]
     found = [table for table in events_of(bids_dir, item, wanted, folders) if passes(wish, table.name)]
-    if not found:
+    if not found and not wanted.eventless:
         if wanted.events:
             raise MissingInputError(f"no events for {item.stem}", _raw_folder(bids_dir, item), expected="..._events.tsv")
         LOGGER.info("%s has no events and is left out", item.stem)
@@ -124,7 +130,7 @@ def assemble(bids_dir: Path, item: Derived, wanted: Wanted, folders: Folders) ->
             fields = _sidecar(bids_dir, item, bold[0], folders)
     if faults:
         raise one_or_all(faults)
-    return _run(bids_dir, item, chosen, mask, confounds, found[-1].path, fields)
+    return _run(bids_dir, item, chosen, mask, confounds, found[-1].path if found else None, fields)
 
 
 def _run(
@@ -133,7 +139,7 @@ def _run(
     chosen: Chosen,
     mask: Held | None,
     confounds: Held | None,
-    events: Path,
+    events: Path | None,
     fields: dict[str, Any],
 ) -> RunFiles:
     used = [*chosen.bold, *([mask] if mask else []), *([confounds] if confounds else []), *chosen.anatomy.values()]
@@ -150,7 +156,7 @@ def _run(
         confounds=confounds.path if confounds else None,
         events=events,
         sidecar=fields,
-        sources=(*sources, f"bids:raw:{events.relative_to(bids_dir).as_posix()}"),
+        sources=(*sources, *([f"bids:raw:{events.relative_to(bids_dir).as_posix()}"] if events else [])),
         space=space_of(first)[0] if given else FSAVERAGE,
         resolution=first.entities.get("res", "") if given else "",
         rung=chosen.rung,

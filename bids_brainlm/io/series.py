@@ -42,6 +42,8 @@ class Wanted:
         By query.
     confounds, events : bool
         Whether a run without them is at fault.
+    eventless : bool
+        Whether a run may have no events, since what was heard in it may be known from its name.
     projection : bool
         Whether what is not on fsaverage may be brought there.
     """
@@ -53,6 +55,7 @@ class Wanted:
     confounds: bool
     events: bool
     projection: bool = False
+    eventless: bool = False
 
     @property
     def option(self) -> str:
@@ -87,8 +90,8 @@ class Derived:
         return self.files[0].root / f"sub-{self.entities['sub']}"
 
 
-def wanted_of(settings: Input) -> Wanted:
-    """What the settings ask for.
+def wanted_of(settings: Input, eventless: bool = False) -> Wanted:
+    """What the settings ask for, of runs that may have no events or must have some.
 
     Raises
     ------
@@ -102,7 +105,7 @@ def wanted_of(settings: Input) -> Wanted:
         raise ConfigError(f"no space {settings.space!r}; {remedy}")
     space += f"+{named['cohort']}" if "cohort" in named else ""
     needed = {"confounds": bool(settings.confounds), "events": bool(settings.tasks)}
-    needed["projection"] = settings.projection == "auto"
+    needed |= {"projection": settings.projection == "auto", "eventless": eventless}
     return Wanted(space, named.get("res", ""), settings.density, read(settings.filters), **needed)
 
 

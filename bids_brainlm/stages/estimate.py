@@ -104,7 +104,7 @@ def _betas(request: Request, run: LoadedRun) -> tuple[Floats, dict[str, Any]]:
             about = {"HRFModel": settings.hrf, "NoiseModel": settings.noise_model}
     except ValueError as error:
         remedy = "look for trials that coincide"
-        raise InputError(f"the design is singular: {error}", run.files.events, remedy=remedy) from error
+        raise InputError(f"the design is singular: {error}", run.files.place, remedy=remedy) from error
     betas[:, ~run.usable] = np.nan
     return betas, about
 

@@ -122,7 +122,7 @@ def texted_runs(request: Request, runs: Sequence[RunFiles]) -> tuple[list[Texted
     if table_faults(request):
         for run in runs:
             with collecting(faults):
-                load_events(run.events)
+                load_events(run.place)
         return found, faults
     without: list[BrainLMError] = []
     for run in runs:

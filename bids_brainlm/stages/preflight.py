@@ -201,10 +201,10 @@ def _of_runs(request: Request, participant: str) -> ParticipantPlan:
     faults += wrong
     tables = _fit_tables(request, texted, faults)
     at_fault = {fault.path for fault in wrong if isinstance(fault, InputError)}
-    notes = {stem(run): "see below" if str(run.events) in at_fault else "no texts" for run in runs}
+    notes = {stem(run): "see below" if str(run.place) in at_fault else "no texts" for run in runs}
     planned = [_run_plan(request, run, tables.get(stem(run)), notes[stem(run)], faults) for run in runs]
     plan = ParticipantPlan(participant, tuple(planned))
-    return _divided(request, plan, tables, texted[0][0].events, faults) if texted else replace(plan, faults=tuple(faults))
+    return _divided(request, plan, tables, texted[0][0].place, faults) if texted else replace(plan, faults=tuple(faults))
 
 
 def _fit_tables(request: Request, texted: Sequence[TextedRun], faults: list[BrainLMError]) -> dict[str, pd.DataFrame]:
@@ -346,7 +346,7 @@ def _refuse_outside(request: Request, run: RunFiles, trials: pd.DataFrame, times
     except ValueError as error:
         expected = f"events between 0 and {2 * times[-1] - times[-2]:g} s"
         remedy = "check onsets (seconds) and RepetitionTime"
-        raise InputError(str(error), run.events, expected=expected, remedy=remedy) from error
+        raise InputError(str(error), run.place, expected=expected, remedy=remedy) from error
 
 
 def _betas_plan(name: str, item: BetaFiles) -> RunPlan:

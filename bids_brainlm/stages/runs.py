@@ -1,5 +1,7 @@
 """The runs of a participant: their files, their trials, their series and the design of each.
 
+Where words have times (`over_time`), a run has no trials and needs no design, and it may have no events either.
+
 A trial with a text gets a regressor of its own. Other events (fixation, button presses) are modelled too, one regressor a
 ``trial_type``, so that they do not pass for noise; one that the design already explains is left out and logged.
 """
@@ -19,13 +21,13 @@ from bids_brainlm.config import Request
 from bids_brainlm.core import glm
 from bids_brainlm.core.design import nuisance, trial_design
 from bids_brainlm.core.types import Bools, Floats
-from bids_brainlm.errors import BrainLMError, InputError
+from bids_brainlm.errors import BrainLMError, InputError, MissingInputError
 from bids_brainlm.io.confounds import load_confounds
 from bids_brainlm.io.events import load_events
 from bids_brainlm.io.layout import default_derivatives, look_for_runs
 from bids_brainlm.io.projection import Sampling, is_projected
 from bids_brainlm.io.runfiles import RunFiles
-from bids_brainlm.io.surfaces import Geometry, Volume, common_mask, load_bold
+from bids_brainlm.io.surfaces import Bold, Geometry, Volume, common_mask, load_bold
 from bids_brainlm.io.texts import Texts, load_texts
 from bids_brainlm.stages.quality import fit_trials
 
@@ -67,7 +69,12 @@ def runs_and_fault(request: Request, participant: str) -> tuple[list[RunFiles], 
     """Those of the runs whose files are all there, and what is wrong with the others."""
     derivatives = {name: path for name, path in request.derivatives.items() if name != "betas"}
     folders = derivatives or default_derivatives(request.bids_dir)
-    return look_for_runs(request.bids_dir, folders, participant, request.config.input)
+    return look_for_runs(request.bids_dir, folders, participant, request.config.input, over_time(request))
+
+
+def over_time(request: Request) -> bool:
+    """Whether what is decoded is words with times, from successive volumes, and not one text a trial."""
+    return bool(request.config.window.words)
 
 
 def stem(run: RunFiles) -> str:
@@ -90,7 +97,7 @@ def trials_of(request: Request, run: RunFiles) -> pd.DataFrame:
     if twice.size:
         what = f"two trials with texts begin at {kept[twice[0]]:g} s"
         remedy = "join their rows; several questions about one trial belong into the table of texts"
-        raise InputError(what, run.events, expected="one row a trial", remedy=remedy)
+        raise InputError(what, run.place, expected="one row a trial", remedy=remedy)
     name = stem(run)
     # In place: a plan of a thousand participants does this for each of their runs.
     table = events.drop(columns="trial_id") if "trial_id" in events else events
@@ -101,6 +108,8 @@ def trials_of(request: Request, run: RunFiles) -> pd.DataFrame:
 
 
 def _events_and_texts(request: Request, run: RunFiles) -> tuple[pd.DataFrame, Texts]:
+    if run.events is None:
+        raise MissingInputError("no events", run.bold[0], expected="..._events.tsv beside the raw BOLD")
     events = load_events(run.events)
     return events, load_texts(request.bids_dir, request.config.text, events, run.events)
 
@@ -162,13 +171,39 @@ def load_run(request: Request, files: RunFiles, mask: Volume | None) -> LoadedRu
     InputError
         When events lie outside the series, a value is not finite in some volumes of a vertex, or no vertex can be used.
     """
-    settings = request.config.input
-    sampling = Sampling(settings.depths, settings.interpolation, settings.good_voxels)
-    cache = request.work_dir / "cache" / "projections"
-    bold = load_bold(files, settings.density, mask, sampling, cache, request.config.run.offline)
+    bold = read_bold(request, files, mask)
     table = trials_of(request, files)
     design = make_design(request, files, table, bold.frame_times)
     series = bold.data[design.n_dummy :]
+    scale = scale_of(request, files, series)
+    trials = fit_trials(request.config.estimate, files, table)
+    return LoadedRun(files, series, bold.geometry, float(bold.frame_times[0]), trials, design, scale)
+
+
+def read_bold(request: Request, files: RunFiles, mask: Volume | None) -> Bold:
+    """The whole series of a run in the space that is asked for."""
+    settings = request.config.input
+    sampling = Sampling(settings.depths, settings.interpolation, settings.good_voxels)
+    cache = request.work_dir / "cache" / "projections"
+    return load_bold(files, settings.density, mask, sampling, cache, request.config.run.offline)
+
+
+def scale_of(request: Request, files: RunFiles, series: Floats) -> NDArray[np.float64]:
+    """What turns a series (T, V) into percent of the mean of each vertex; nan where it cannot be used, which is set to 0.
+
+    Parameters
+    ----------
+    request : Request
+    files : RunFiles
+        For messages.
+    series : (T, V) float32
+        Without dummy volumes; changed in place.
+
+    Raises
+    ------
+    InputError
+        When a value is not finite in some volumes of a vertex, or no vertex can be used.
+    """
     try:
         glm.refuse_non_finite(series)
     except ValueError as error:
@@ -180,8 +215,7 @@ def load_run(request: Request, files: RunFiles, mask: Volume | None) -> LoadedRu
         raise InputError("no vertex varies in time", files.bold[0], expected="a BOLD series", remedy=remedy)
     # They may hold anything, so they are not even computed with.
     series[:, ~np.isfinite(scale)] = 0.0
-    trials = fit_trials(request.config.estimate, files, table)
-    return LoadedRun(files, series, bold.geometry, float(bold.frame_times[0]), trials, design, scale)
+    return scale
 
 
 def mask_of(runs: Sequence[RunFiles]) -> Volume | None:
@@ -190,17 +224,48 @@ def mask_of(runs: Sequence[RunFiles]) -> Volume | None:
     return common_mask(volumes) if volumes else None
 
 
-def make_design(request: Request, run: RunFiles, table: pd.DataFrame, frame_times: NDArray[np.float64]) -> Design:
-    """Regressors of a run, whose volumes lie at some times (T,) in s: its trials with texts, and everything else."""
-    settings = request.config
-    n_volumes = len(frame_times)
+@dataclass(frozen=True, eq=False)
+class Regressed:
+    """What is taken out of the series of a run beside drifts.
+
+    Parameters
+    ----------
+    columns : (T, c) float64
+        Confounds that vary.
+    names : tuple of str, length c
+    frame_times : (T,) float64
+        s of the volumes that are left.
+    n_dummy : int
+        Volumes left out at the start.
+    """
+
+    columns: NDArray[np.float64]
+    names: tuple[str, ...]
+    frame_times: NDArray[np.float64]
+    n_dummy: int
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Fields for a sidecar."""
+        return {"Confounds": list(self.names), "NumberOfVolumesDiscarded": self.n_dummy}
+
+
+def regressed_out(request: Request, run: RunFiles, frame_times: NDArray[np.float64]) -> Regressed:
+    """Confounds and dummy volumes of a run whose volumes lie at some times (T,) in s.
+
+    Raises
+    ------
+    InputError
+        When there is another number of rows than volumes, or no volume is left.
+    """
+    settings, n_volumes = request.config.input, len(frame_times)
     columns: NDArray[np.float64] = np.zeros((n_volumes, 0))
     names: tuple[str, ...] = ()
-    n_dummy = max(settings.input.dummy_scans, 0)
+    n_dummy = max(settings.dummy_scans, 0)
     if run.confounds is not None:
-        found = load_confounds(run.confounds, settings.input.confounds)
+        found = load_confounds(run.confounds, settings.confounds)
         columns, names = found.values, found.names
-        n_dummy = found.n_dummy if settings.input.dummy_scans < 0 else n_dummy
+        n_dummy = found.n_dummy if settings.dummy_scans < 0 else n_dummy
         if len(columns) != n_volumes:
             remedy = "confounds and BOLD must come from the same fMRIPrep run"
             raise InputError(
@@ -208,24 +273,29 @@ def make_design(request: Request, run: RunFiles, table: pd.DataFrame, frame_time
             )
     if n_dummy >= n_volumes:
         raise InputError(f"{n_dummy} of {n_volumes} volumes are to be left out", run.bold[0], remedy="lower --dummy-scans")
-    times = frame_times[n_dummy:]
     columns = columns[n_dummy:]
     varying = np.ptp(columns, axis=0) > 0 if columns.size else np.zeros(0, bool)
     names = tuple(name for name, keep in zip(names, varying, strict=True) if keep)
+    return Regressed(columns[:, varying], names, frame_times[n_dummy:], n_dummy)
+
+
+def make_design(request: Request, run: RunFiles, table: pd.DataFrame, frame_times: NDArray[np.float64]) -> Design:
+    """Regressors of a run, whose volumes lie at some times (T,) in s: its trials with texts, and everything else."""
+    settings, found = request.config, regressed_out(request, run, frame_times)
+    times = found.frame_times
     kept = table["keep"].to_numpy(bool)
     try:
         trials = trial_design(table["onset"][kept], table["duration"][kept], times, settings.estimate.hrf)
         others = _other_events(table[~kept], times, settings.estimate.hrf, run)
-        base = nuisance(times, settings.estimate.high_pass, columns[:, varying])
+        base = nuisance(times, settings.estimate.high_pass, found.columns)
     except ValueError as error:
         expected = f"events between 0 and {times[-1] + np.diff(times[-2:]).sum():g} s"
-        raise InputError(str(error), run.events, expected=expected, remedy="check onsets (seconds) and RepetitionTime") from error
+        raise InputError(str(error), run.place, expected=expected, remedy="check onsets (seconds) and RepetitionTime") from error
     extra = [column for column in others.T if not _explained(column, np.column_stack([base, trials]))]
     intervals = np.diff(times)
     even = np.ptp(intervals) < 1e-6
     timed = {"RepetitionTimeOfSeries": round(float(intervals[0]), 6)} if even else {"VolumeTimingOfSeries": times.tolist()}
-    about = {"Confounds": list(names), "NumberOfVolumesDiscarded": n_dummy, **timed}
-    return Design(trials, np.column_stack([base, *extra]), times, n_dummy, about)
+    return Design(trials, np.column_stack([base, *extra]), times, found.n_dummy, found.about | timed)
 
 
 def _other_events(events: pd.DataFrame, times: NDArray[Any], hrf: str, run: RunFiles) -> NDArray[np.float64]:

@@ -217,7 +217,7 @@ def tune(
         tuning = estimators.get(settings.estimator).tune(loaded, options, None if all(allowed.runs) else allowed.runs)
     except ValueError as error:
         remedy = "look for trials that coincide, or choose --estimator lss"
-        raise InputError(f"{settings.estimator} cannot choose: {error}", files[0].events, remedy=remedy) from error
+        raise InputError(f"{settings.estimator} cannot choose: {error}", files[0].place, remedy=remedy) from error
     if not allowed.repeats:
         tuning = replace(tuning, left_out={step: HIDDEN if why == NO_REPEATS else why for step, why in tuning.left_out.items()})
     about = {**_about(request, tuning, runs, allowed), "Sources": list(sources), "SourcesSHA256": dict(sources)}
