@@ -5,8 +5,9 @@
 - ``noise``: independent normal noise with every vertex's own mean and standard deviation over the examples.
 
 A partner must tell nothing about the text it is paired with. Example j is *allowed* for i when they differ in stimulus, share
-no reference text (whatever its case or spacing) and no row of the recording; and j is taken from i's own run whenever that run
-has an allowed example, so that run-wide differences cannot give the pairing away.
+no reference text (whatever its case or spacing), no row of the recording, and no stimulus in prompt or answer; and j is taken
+from i's own run whenever that run has an allowed example, so that run-wide differences cannot give the pairing away. Where rows
+are volumes, partners are those of circular shifts (`bids_brainlm.core.shifts`), which keep what neighbours have in common.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 
 from bids_brainlm.core.design import name_some
+from bids_brainlm.core.shifts import shifted
 from bids_brainlm.core.types import Bools, Examples, Floats, Ints, Recording
 from bids_brainlm.registry import interventions
 
@@ -58,9 +60,10 @@ def noise(examples: Examples, seed: int) -> Examples:
 def partners(examples: Examples, n_permutations: int, seed: int) -> Ints:
     """Draw whose response every example is paired with in each permutation.
 
-    Each permutation is an assignment of least cost under random costs, among the examples of a run and among those that have
-    nobody in their run, and therefore moves every response to exactly one text. Where no such assignment exists (one stimulus
-    makes up most of a run) the examples left over draw any allowed partner, some of which then serve twice.
+    Each permutation of trials is an assignment of least cost under random costs, among the examples of a run and among those that
+    have nobody in their run, and therefore moves every response to exactly one text. Where no such assignment exists (one
+    stimulus makes up most of a run) the examples left over draw any allowed partner, some of which then serve twice. Windows of
+    volumes are shifted.
 
     Parameters
     ----------
@@ -74,7 +77,7 @@ def partners(examples: Examples, n_permutations: int, seed: int) -> Ints:
     Returns
     -------
     (K, n) int64
-        Index into ``examples`` of each example's partner; never itself.
+        Index into ``examples`` of each example's partner; never itself. Fewer than K where there are fewer circular shifts.
 
     Raises
     ------
@@ -87,6 +90,8 @@ def partners(examples: Examples, n_permutations: int, seed: int) -> Ints:
     (anew in each permutation) and what is left over is repaired by exchanges, which may miss the rare assignment that needs a
     chain of exchanges.
     """
+    if examples.recording.kind == "bold":
+        return shifted(examples, n_permutations, seed)
     n = len(examples)
     marks = _marks(examples)
     out = np.empty((n_permutations, n), dtype=np.int64)
@@ -142,11 +147,11 @@ def _moments(examples: Examples) -> tuple[Floats, Floats]:
 
 
 def _marks(examples: Examples) -> Any:
-    """(n, m) sparse: which stimulus, texts and recording rows each example has; two that share a column are not allowed."""
+    """(n, m) sparse: which stimuli, texts and recording rows each example has; two that share a column are not allowed."""
     columns: dict[Hashable, int] = {}
     where: list[tuple[int, int]] = []
     for i in range(len(examples)):
-        own: set[Hashable] = {("stimulus", str(examples.stimulus[i]))}
+        own: set[Hashable] = {("stimulus", name) for name in (str(examples.stimulus[i]), *examples.heard[i])}
         own |= {("text", " ".join(text.casefold().split())) for text in examples.references[i]}
         own |= {("row", int(row)) for row in examples.rows[i].ravel() if row >= 0}
         where += [(i, columns.setdefault(mark, len(columns))) for mark in sorted(own, key=str)]
