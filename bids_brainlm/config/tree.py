@@ -201,6 +201,10 @@ class Window:
     tier: str = setting("word", "Tier of a TextGrid that holds the words.")
     column: str = setting("word", "Column of events.tsv, or of a table, that holds the words.")
     story: str = setting("", "Column of events.tsv that names the story; stim_file, else the task, when empty.")
+    start: float = setting(
+        0.0,
+        "Seconds at which the story begins, in the time of the events, in runs whose events name no story (it is the task then).",
+    )
     seconds: float = setting(2.0, "Length of a window of words, in s.")
     lag: float = setting(2.0, "Seconds from the start of a window to the first volume it is decoded from.")
     rows: int = setting(4, "Volumes that a window is decoded from, one after the other.")

@@ -108,12 +108,26 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_text(path: Path) -> str:
     """Text of a UTF-8 file, without a byte order mark."""
     try:
-        return Path(path).read_bytes().decode("utf-8-sig")
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 text (byte {error.start})", path, remedy="save it as UTF-8") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """Content of a text file in whatever encoding.
+
+    Raises
+    ------
+    MissingInputError
+        When there is no such file (or a link to content that was not fetched).
+    InputError
+        When it cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
     except FileNotFoundError as error:
         remedy = "fetch its content (git annex / datalad get)" if Path(path).is_symlink() else "check the path"
         raise MissingInputError("no such file", path, remedy=remedy) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"not UTF-8 text (byte {error.start})", path, remedy="save it as UTF-8") from error
     except OSError as error:
         remedy = "put the file there, with the right to read it"
         raise InputError(f"cannot be read ({error.strerror})", path, expected="a text file", remedy=remedy) from error
