@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pandas as pd
 
 from bids_brainlm import __version__
 from bids_brainlm.config import Outcome, Request, to_toml
+from bids_brainlm.core.leakage import LEAKY
 from bids_brainlm.errors import BrainLMError, MissingInputError
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, Predictions, phenotype, primary_of
 from bids_brainlm.io.betas import read_betas
@@ -125,7 +126,7 @@ def write_group(request: Request, labels: Sequence[str]) -> dict[str, str]:
         title="Group",
         dataset=_name(request.bids_dir),
         version=__version__,
-        warnings=(f"without results: {', '.join(missing)}",) if missing else (),
+        warnings=(*_leaky(request, summaries), *([f"without results: {', '.join(missing)}"] if missing else [])),
         overview=(("Participants", str(len(summaries))), ("Output", request.out_dir.name)),
         metrics=(panel,),
         methods=method_text(
@@ -140,6 +141,13 @@ def write_group(request: Request, labels: Sequence[str]) -> dict[str, str]:
     write_text(request.out_dir / "group.html", group_page(page))
     hint = "remedy: run the participant level for it; its log says how it ended"
     return {who[4:]: f"no results of {who}: {request.out_dir / who} ({hint})" for who in missing}
+
+
+def _leaky(request: Request, summaries: Mapping[str, pd.DataFrame]) -> list[str]:
+    """That a split leaks on purpose, and whose."""
+    paths = {who: find_beh(request, who.removeprefix("sub-"), "metrics") for who in summaries}
+    found = [who for who, path in paths.items() if path is not None and read_json(path.with_suffix(".json")).get("LeakySplit")]
+    return [f"{', '.join(found)}: {LEAKY}"] if found else []
 
 
 def _n_permutations(request: Request, participant: str) -> int:
@@ -253,7 +261,7 @@ def _estimate_warnings(estimates: list[dict[str, Any]], trials: list[pd.DataFram
 def _warnings(sidecars: list[dict[str, Any]]) -> tuple[str, ...]:
     shared = sum(item["TestExamplesSharingATextWithTraining"] for item in sidecars)
     total = sum(item["NumberOfExamples"]["test"] for item in sidecars)
-    out = []
+    out = [LEAKY] if any(item.get("LeakySplit") for item in sidecars) else []
     if shared:
         out.append(
             f"{shared} of {total} test examples share a reference text with training: their words, not their brains, were seen."
@@ -329,7 +337,9 @@ def _facts(request: Request, participant: str, tables: dict[str, Any], sidecars:
         n_texts_test=sum(item["test"] for item in counts),
         average=config.split.average,
         shared_texts=sum(item["TestExamplesSharingATextWithTraining"] for item in sidecars),
-        n_permutations=config.decode.permutations,
+        purged=sum(item.get("ExamplesPurged", 0) for item in sidecars),
+        shifted=bool(config.window.words),
+        n_permutations=_n_permutations(request, participant) or config.decode.permutations,
         bootstrap=config.evaluate.bootstrap,
         metrics=config.evaluate.metrics,
         readouts=config.evaluate.readout if config.evaluate.facts else (),

@@ -19,6 +19,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from bids_brainlm.core.leakage import LEAKY
+
 TEMPLATES = files("bids_brainlm") / "data" / "templates" / "reports"
 _CITATION = re.compile(r"\[@([\w-]+(?:; ?@[\w-]+)*)\]")
 
@@ -85,8 +87,10 @@ class MethodFacts:
     n_texts_test: int = 0
     average: tuple[str, ...] = ()
     shared_texts: int = 0
+    purged: int = 0
     # evaluation
     n_permutations: int = 0
+    shifted: bool = False
     bootstrap: int = 0
     metrics: tuple[str, ...] = ()
     readouts: tuple[str, ...] = ()
@@ -262,7 +266,13 @@ def _training(f: MethodFacts) -> list[str]:
     if f.n_train:
         scheme = f"in {f.folds} folds, whose test predictions were pooled" if f.folds > 1 else "once"
         sizes = f"{f.n_train:,} training, {f.n_validation:,} validation and {f.n_texts_test:,} test examples"
-        out.append(f"Trials were split by {f.group or 'stimulus'} {scheme} ({sizes}{' a fold' if f.folds > 1 else ''}).")
+        unit = {"blocks": "by blocks of time", "leaky-random": "one by one"}.get(f.scheme, f"by {f.group or 'stimulus'}")
+        what = "Windows of words" if f.shifted else "Trials"
+        out.append(f"{what} were split {unit} {scheme} ({sizes}{' a fold' if f.folds > 1 else ''}).")
+        out += [LEAKY] * (f.scheme == "leaky-random")
+        if f.scheme == "blocks":
+            shared = "shared a volume with a held-out one, or had a held-out text in prompt or answer"
+            out.append(f"{_count(f.purged, 'example')} that {shared} were left out of training and validation.")
         but = ", but for the choices of the estimator" if f.tuning and not f.tuning["OtherRuns"] else ""
         out.append(f"Whatever was fitted with labels or across trials was fitted on training examples alone{but}.")
     if f.average:
@@ -295,14 +305,16 @@ def _phase(phase: PhaseFacts, lora_rank: int, first: bool) -> str:
 def _evaluation(f: MethodFacts) -> list[str]:
     out = []
     if f.n_texts_test:
+        other = "window with other volumes and words" if f.shifted else "trial with another stimulus and text"
         out.append(
             "Every test text was decoded under three conditions on the same weights: from the true response, from the response "
-            "to another test trial with another stimulus and text (permuted), and without any brain tokens (none)."
+            f"to another test {other} (permuted), and without any brain tokens (none)."
         )
     if f.n_permutations:
+        pairings = "circular shifts of the test windows within runs" if f.shifted else "permuted pairings"
         out.append(
             "The primary test, declared beforehand, compared the mean negative log-likelihood of the right texts given their own "
-            f"response with that under {f.n_permutations} permuted pairings [@permutation]; all other p values are secondary."
+            f"response with that under {f.n_permutations} {pairings} [@permutation]; all other p values are secondary."
         )
     if any(name.startswith("bleu") for name in f.metrics):
         out.append("BLEU is the mean of sentence scores, smoothed and in lower case [@bleu; @sacrebleu].")

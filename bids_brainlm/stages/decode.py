@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import shutil
 from importlib import metadata
 from pathlib import Path
@@ -11,6 +13,7 @@ import pandas as pd
 
 from bids_brainlm import __version__
 from bids_brainlm.config import Request
+from bids_brainlm.core.leakage import LEAKY, count
 from bids_brainlm.core.types import DECODED_COLUMNS, Examples, Split
 from bids_brainlm.errors import InputError
 from bids_brainlm.evaluation.decoding import Generation
@@ -20,8 +23,10 @@ from bids_brainlm.io.files import write_json, write_tsv
 from bids_brainlm.models import checkpoint
 from bids_brainlm.stages import decoder
 from bids_brainlm.stages.examples import examples_of, splits_of
-from bids_brainlm.stages.outputs import beh_path, describe, model_path
+from bids_brainlm.stages.outputs import beh_path, describe, leaky_marks, model_path
 from bids_brainlm.stages.responses import Trials, atlas_of, load_trials
+
+LOGGER = logging.getLogger(__name__)
 
 _SOFTWARE = ("torch", "transformers", "peft", "bitsandbytes", "numpy")
 """What the weights of a decoder depend on."""
@@ -46,6 +51,8 @@ def train(request: Request, *, participant: str, key: str) -> list[Path]:
     examples = examples_of(request, trials)
     config, atlas = request.config, atlas_of(request, trials.geometry)
     folds = splits_of(request, trials, examples)
+    if any(split.leaky for split in folds):
+        LOGGER.warning("sub-%s: %s", participant, LEAKY)
     written = []
     checkpoints = request.work_dir / "checkpoints" / f"sub-{participant}_{key[:12]}"
     for split in folds:
@@ -66,7 +73,7 @@ def train(request: Request, *, participant: str, key: str) -> list[Path]:
     history = [{"fold": k, **row} for k, path in enumerate(written[::2]) for row in checkpoint.load(path)[1]["history"]]
     curves = beh_path(request, participant, trials.task, "training")
     written += [write_tsv(curves, pd.DataFrame(history)[list(HISTORY_COLUMNS)])]
-    return [*written, describe(curves, "Training curves.", HISTORY_COLUMNS)]
+    return [*written, describe(curves, "Training curves.", HISTORY_COLUMNS, leaky_marks(config))]
 
 
 def decode(request: Request, *, participant: str) -> list[Path]:
@@ -107,11 +114,13 @@ def decode(request: Request, *, participant: str) -> list[Path]:
         "trial_id": DECODED_COLUMNS["trial_id"],
         "run": "Run of the trial, mixed where repeats of several runs are averaged.",
     }
+    marks = leaky_marks(config)
     return [
         write_tsv(texts, predictions.table),
-        describe(texts, "Text decoded from held-out trials under three conditions on the same weights.", DECODED_COLUMNS),
-        write_tsv(scores, pd.concat(permuted, ignore_index=True)),
-        describe(scores, "NLL (nats) of every text under permuted brains, one column a permutation.", about),
+        describe(texts, "Text decoded from held-out trials under three conditions on the same weights.", DECODED_COLUMNS, marks),
+        # Folds may differ in how many circular shifts they have room for.
+        write_tsv(scores, pd.concat(permuted, ignore_index=True, join="inner")),
+        describe(scores, "NLL (nats) of every text under permuted brains, one column a permutation.", about, marks),
     ]
 
 
@@ -123,11 +132,23 @@ def _sidecar(split: Split, about: dict[str, Any]) -> dict[str, Any]:
         "Atlas": about["atlas"],
         "NumberOfExamples": {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)},
         "TestExamplesSharingATextWithTraining": split.shared_texts,
+        "ExamplesPurged": split.purged,
+        "LeakySplit": split.leaky,
+        "Leakage": {_CAMEL[name]: n for name, n in dataclasses.asdict(count(split)).items()},
         "PaddingWaste": about["padding_waste"],
         "Seed": about["config"]["run"]["random_seed"],
         "SoftwareVersions": {"bids_brainlm": __version__, **{name: metadata.version(name) for name in _SOFTWARE}},
         "Configuration": about["config"],
     }
+
+
+_CAMEL = {
+    "n_test": "TestExamples",
+    "shared_rows": "SharingARowWithTraining",
+    "shared_targets": "SharingATargetWithTraining",
+    "targets_in_contexts": "TargetInATrainingPrompt",
+}
+"""Fields of `Leakage` as sidecars call them."""
 
 
 def _runs(test: Examples, trials: Trials) -> list[str]:

@@ -16,7 +16,7 @@ from bids_brainlm.evaluation.metrics import Facts
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, Predictions, Sampling, summary
 from bids_brainlm.io.files import read_tsv, write_tsv
 from bids_brainlm.stages.examples import examples_of, splits_of
-from bids_brainlm.stages.outputs import beh_path, describe
+from bids_brainlm.stages.outputs import beh_path, describe, leaky_marks
 from bids_brainlm.stages.reliability import write_reliability
 from bids_brainlm.stages.responses import load_trials
 
@@ -45,7 +45,7 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     path = beh_path(request, participant, trials.task, "metrics")
     primary = f"Primary test, declared beforehand: {table['metric'].iloc[0]}."
     text = f"Figures of merit. {primary} Intervals are 95 % bootstrap over groups."
-    written = [write_tsv(path, table), describe(path, text, METRICS_COLUMNS)]
+    written = [write_tsv(path, table), describe(path, text, METRICS_COLUMNS, leaky_marks(config))]
     return [*written, *write_reliability(request, participant, trials, examples)]
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from bids_brainlm.config import Request
+from bids_brainlm.config import Config, Request
+from bids_brainlm.core.leakage import LEAKY
 from bids_brainlm.core.types import Parcellation
 from bids_brainlm.io.files import write_json
 from bids_brainlm.io.names import bids_name
@@ -66,7 +68,12 @@ def _written(request: Request, participant: str, stage: str, ending: str | tuple
     return [path for path in paths if path.name.endswith(ending) and path.is_file()]
 
 
-def describe(table: Path, description: str, columns: Mapping[str, str]) -> Path:
-    """Write the sidecar of a table: what it is, and what its columns mean."""
-    tree = {"Description": description, **{name: {"Description": text} for name, text in columns.items()}}
+def describe(table: Path, description: str, columns: Mapping[str, str], marks: Mapping[str, Any] | None = None) -> Path:
+    """Write the sidecar of a table: what it is, what its columns mean, and `leaky_marks` where they apply."""
+    tree = {"Description": description, **(marks or {}), **{name: {"Description": text} for name, text in columns.items()}}
     return write_json(table.with_suffix(".json"), tree)
+
+
+def leaky_marks(config: Config) -> dict[str, Any]:
+    """What the sidecar of every output of a split says that leaks on purpose; nothing for the others."""
+    return {"LeakySplit": True, "Warning": LEAKY} if config.split.scheme == "leaky-random" else {}
