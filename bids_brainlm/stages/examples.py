@@ -24,7 +24,7 @@ from bids_brainlm.errors import InputError, LeakageError, MissingInputError
 from bids_brainlm.io.files import read_tsv
 from bids_brainlm.io.texts import Item, load_texts
 from bids_brainlm.stages.responses import Trials, scratch
-from bids_brainlm.stages.windows import Chunk, chunks_of, window_examples
+from bids_brainlm.stages.windows import Chunk, chunks_of, column_of, window_examples
 
 LOGGER = logging.getLogger(__name__)
 
@@ -171,6 +171,8 @@ def _groups(trials: Trials, stimulus: tuple[str, ...], group: str) -> NDArray[np
 def _labels(request: Request, trials: Trials, examples: Examples) -> NDArray[np.str_] | None:
     settings = request.config.split
     if settings.scheme == "column":
+        if trials.heard is not None:
+            return column_of(trials, examples.stimulus, examples.rows[:, 0, 0], settings.source, request.config.window.seconds)
         return _column(trials, examples, settings.source)
     if settings.scheme == "list":
         return _listed(request.bids_dir / settings.source, examples)

@@ -31,15 +31,14 @@ from bids_brainlm.errors import BrainLMError, InputError, collecting
 from bids_brainlm.io.betas import read_trials
 from bids_brainlm.io.confounds import chosen_columns
 from bids_brainlm.io.files import read_header
-from bids_brainlm.io.headers import cifti_shape, gifti_shape, nifti_shape
+from bids_brainlm.io.headers import gifti_shape, nifti_shape
 from bids_brainlm.io.images import reading
 from bids_brainlm.io.matrices import BetaFiles, find_betas
-from bids_brainlm.io.meshes import PER_HEMISPHERE
 from bids_brainlm.io.names import parse
-from bids_brainlm.io.projection import DENSITY, is_projected
+from bids_brainlm.io.projection import is_projected
 from bids_brainlm.io.runfiles import RunFiles
-from bids_brainlm.io.rungs import CIFTI_RUNG, GIVEN
-from bids_brainlm.io.surfaces import density_of, surface_geometry
+from bids_brainlm.io.rungs import GIVEN
+from bids_brainlm.io.surfaces import density_of
 from bids_brainlm.io.timing import timing
 from bids_brainlm.stages import costs
 from bids_brainlm.stages.cache import read_stamp
@@ -49,6 +48,7 @@ from bids_brainlm.stages.quality import fit_trials
 from bids_brainlm.stages.resources import n_processes
 from bids_brainlm.stages.responses import completed
 from bids_brainlm.stages.runs import runs_and_fault, stem
+from bids_brainlm.stages.shapes import shape_of
 from bids_brainlm.stages.tune import Seen, tuned
 
 WORTH_PROCESSES = 400
@@ -290,7 +290,7 @@ def _run_plan(request: Request, run: RunFiles, trials: pd.DataFrame | None, note
         times = timing(run.sidecar, run.bold[0])
         plan = replace(plan, tr=times.tr)
     with collecting(faults):
-        n_volumes, n_units, density = _shape(request, run)
+        n_volumes, n_units, density = shape_of(request, run)
         plan = replace(plan, n_volumes=n_volumes, n_units=n_units, density=density, volume=_is_volume(run))
     if trials is None:
         return plan
@@ -306,34 +306,6 @@ def _run_plan(request: Request, run: RunFiles, trials: pd.DataFrame | None, note
 def _is_volume(run: RunFiles) -> bool:
     """Whether responses will be a volume: a volume that is brought to the surface is none."""
     return len(run.bold) == 1 and not is_projected(run)
-
-
-def _shape(request: Request, run: RunFiles) -> tuple[int, int, str]:
-    """Volumes, vertices or voxels of the grid, and density, from the headers of a run."""
-    if is_projected(run):
-        density = request.config.input.density or DENSITY
-        n_volumes = cifti_shape(run.bold[0])[0] if run.rung == CIFTI_RUNG else _nifti_shape(run.bold[0])[3]
-        return n_volumes, 2 * PER_HEMISPHERE[density], density
-    if len(run.bold) == 2:
-        rows, vertices = zip(*map(gifti_shape, run.bold), strict=True)
-        wanted = PER_HEMISPHERE.get(request.config.input.density, 0)
-        kept = tuple(min(size, wanted) if wanted else size for size in vertices)
-        known = rows if all(rows) else (0, 0)
-        geometry = surface_geometry(run, request.config.input.density, known, kept)
-        return known[0], geometry.n_vertices, geometry.density
-    shape = _nifti_shape(run.bold[0])
-    mask = nifti_shape(run.mask) if run.mask else shape[:3]
-    if mask != shape[:3]:
-        remedy = "use masks and BOLD series of one fMRIPrep run"
-        raise InputError(f"a grid of {shape[:3]} voxels", run.bold[0], expected=f"the mask's {mask}", remedy=remedy)
-    return shape[3], math.prod(shape[:3]), ""
-
-
-def _nifti_shape(path: Path) -> tuple[int, ...]:
-    shape = nifti_shape(path)
-    if len(shape) != 4:
-        raise InputError(f"an image of shape {shape}", path, expected="4 dimensions, the last one time")
-    return shape
 
 
 def _refuse_outside(request: Request, run: RunFiles, trials: pd.DataFrame, times: NDArray[Any]) -> None:

@@ -1,4 +1,6 @@
-"""Single-trial responses of a participant, wherever they come from, with one table row each; and their parcel means.
+"""Responses of a participant, wherever they come from, with one table row each; and parcel means of single trials.
+
+A row is a trial, or a volume where words have times; then the words come with them.
 
 Where all trials together would take more than a quarter of the memory that may be planned with, and always with ``--low-mem``,
 matrices of them lie in *scratch*: files of the work folder that have no name, are mapped into memory, and are gone with the
@@ -11,12 +13,14 @@ import dataclasses
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from bids_brainlm.config import Request
 from bids_brainlm.core.parcels import ROWS_AT_ONCE, only, parcel_means
@@ -24,12 +28,13 @@ from bids_brainlm.core.types import Floats, Parcellation
 from bids_brainlm.errors import ConfigError, InputError, OutputError
 from bids_brainlm.io.atlases import load_atlas
 from bids_brainlm.io.betas import read_betas, read_trials, write_parcel_means
+from bids_brainlm.io.cleaned import read_cleaned, read_words, volume_times
 from bids_brainlm.io.matrices import BetaFiles, find_betas, read_matrix
-from bids_brainlm.io.names import parse
+from bids_brainlm.io.names import parse, run_entities
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.stages import cache, resources
-from bids_brainlm.stages.runs import runs_of, stem
-
+from bids_brainlm.stages.heard import volume_table
+from bids_brainlm.stages.runs import over_time, runs_of, stem
 
 SHOWN = 10
 """Parcels that a message names."""
@@ -55,8 +60,8 @@ class Trials:
     scratch : Path or None
         Folder for matrices as large as ``data``; None keeps them in memory.
     heard : DataFrame or None
-        Words over time, where rows are volumes and not trials: ``run``, ``story``, ``start`` (s, where the story begins in the time
-        of the events), ``onset`` and ``offset`` (s from the start of the story) and ``word``; one row a word.
+        Words over time, where rows are volumes and not trials: ``run``, ``story``, ``start`` (s, where the story begins in the
+        time of the events), ``onset`` and ``offset`` (s from the start of the story) and ``word``; one row a word.
     """
 
     data: Any
@@ -94,10 +99,27 @@ def load_trials(request: Request, participant: str) -> Trials:
         start += len(part.data)
         parts.append(dataclasses.replace(part, data=None))
     table = pd.concat([part.table for part in parts], ignore_index=True)
-    task = "+".join(dict.fromkeys(part.task for part in parts))
+    task = _label([part.task for part in parts])
     sources = tuple(uri for part in parts for uri in part.sources)
     data = _without_others(data, request, parts[0].geometry, folder)
-    return Trials(data, parts[0].geometry, table, parts[0].path, sources, task, folder)
+    heard = [part.heard for part in parts if part.heard is not None]
+    spoken = pd.concat(heard, ignore_index=True) if heard else None
+    return Trials(data, parts[0].geometry, table, parts[0].path, sources, task, folder, spoken)
+
+
+LONGEST = 80
+"""Letters of a label that file names have room for."""
+
+
+def _label(tasks: Sequence[str]) -> str:
+    """The different tasks in one label; where every story is a task, there may be too many to name them.
+
+    >>> _label(["hare", "hare", "fox"]), _label([f"aVeryLongStory{i}" for i in range(9)])
+    ('hare+fox', '9tasks')
+    """
+    different = list(dict.fromkeys(tasks))
+    joined = "+".join(different)
+    return joined if len(joined) <= LONGEST else f"{len(different)}tasks"
 
 
 def scratch_folder(request: Request, n_bytes: int) -> Path | None:
@@ -198,20 +220,25 @@ def _image(paths: list[Path]) -> Path:
 
 
 def _files(request: Request, participant: str) -> list[BetaFiles]:
-    """Where the responses are: those given by ``-d betas=``, or our own of every run that has texts."""
+    """Where the responses are: those given by ``-d betas=``, or our own of every run that has texts or words."""
     ready = request.derivatives.get("betas")
     if ready is not None:
         return find_betas(ready, participant)
-    written = [cache.outputs(request.out_dir, f"{stem(run)}_estimate") for run in runs_of(request, participant)]
-    return [BetaFiles("image", {}, _image(paths), _trials_table(paths)) for paths in written if paths]
+    stage, kind = ("clean", SERIES) if over_time(request) else ("estimate", "image")
+    written = [cache.outputs(request.out_dir, f"{stem(run)}_{stage}") for run in runs_of(request, participant)]
+    return [BetaFiles(kind, {}, _image(paths), _table(paths)) for paths in written if paths]
 
 
-def _trials_table(paths: list[Path]) -> Path:
-    return next(path for path in paths if path.name.endswith("_desc-trials_events.tsv"))
+SERIES = "series"
+"""Kind of files whose rows are volumes and whose table is one of words."""
+
+
+def _table(paths: list[Path]) -> Path:
+    return next(path for path in paths if path.name.endswith("_events.tsv"))
 
 
 def _n_rows(files: BetaFiles) -> int:
-    return len(read_trials(files.trials))
+    return len(volume_times(files.path) if files.kind == SERIES else read_trials(files.trials))
 
 
 def _refuse_other_columns(part: Trials, first: Trials) -> None:
@@ -223,6 +250,8 @@ def _refuse_other_columns(part: Trials, first: Trials) -> None:
 
 
 def _ready(files: BetaFiles, request: Request) -> Trials:
+    if files.kind == SERIES:
+        return _volumes(files, request)
     path, trials = files.path, files.trials
     if files.kind == "matrix":
         data, table = read_matrix(path, trials)
@@ -236,6 +265,32 @@ def _ready(files: BetaFiles, request: Request) -> Trials:
     uri = f"bids::{path.relative_to(request.out_dir)}" if inside else f"bids:betas:{path.name}"
     task = parse(path).entities.get("task", "unknown")
     return Trials(data, geometry, completed(table, path), trials, (uri,), task)
+
+
+def _volumes(files: BetaFiles, request: Request) -> Trials:
+    """The cleaned series of a run, and its words."""
+    series = read_cleaned(files.path)
+    table, heard = _spoken(files, series.times)
+    uri = f"bids::{files.path.relative_to(request.out_dir)}"
+    task = series.entities.get("task", "unknown")
+    return Trials(series.data, series.geometry, table, files.trials, (uri,), task, heard=heard)
+
+
+def _spoken(files: BetaFiles, times: NDArray[np.float64]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Table of the volumes of a run, and of its words."""
+    entities = parse(files.trials).entities
+    name = "_".join(f"{key}-{value}" for key, value in run_entities(entities).items())
+    return volume_table(name, entities.get("ses", ""), times), read_words(files.trials, name)
+
+
+def heard_in(request: Request, participant: str) -> Trials | None:
+    """Volumes and words of all runs without their series, from what stage clean wrote; None where there is none of it."""
+    files = [item for item in _files(request, participant) if item.kind == SERIES]
+    tables = [_spoken(item, volume_times(item.path)) for item in files]
+    if not tables:
+        return None
+    volumes, words = (pd.concat(some, ignore_index=True) for some in zip(*tables, strict=True))
+    return Trials(None, Geometry("none", "", 1, 1), volumes, files[0].trials, (), "", heard=words)
 
 
 def completed(table: pd.DataFrame, path: Path) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from bids_brainlm.config import Config, Window
 from bids_brainlm.core.splits import blocks_of
 from bids_brainlm.core.types import Examples, Prompt, Recording
-from bids_brainlm.core.windows import Transcript, chunks, rows_of, texts_of
+from bids_brainlm.core.windows import Transcript, chunks, rows_of, texts_of, window_of
 from bids_brainlm.errors import InputError
 from bids_brainlm.stages.responses import Trials
 
@@ -135,6 +136,33 @@ def window_examples(trials: Trials, config: Config) -> Examples:
     InputError
         When no window can be decoded, or there is no such column to group by.
     """
+    found, left_out = _found(trials, config.window)
+    LOGGER.info("%s: %s", trials.path.name, left_out)
+    if not found:
+        remedy = "check --words, window.lag, window.context and the times of the transcript"
+        raise InputError(f"no window of words can be decoded ({left_out})", trials.path, remedy=remedy)
+    samples = [sample for _, _, sample in found]
+    stimuli = np.array([sample.stimulus for sample in samples])
+    rows = np.array([first + sample.rows for _, first, sample in found])
+    return Examples(
+        volumes_of(trials),
+        rows,
+        tuple(sample.prompt for sample in samples),
+        tuple((sample.prompt.answer,) for sample in samples),
+        _groups(trials, samples, stimuli, rows, config),
+        stimuli,
+        np.array([f"{name}_win-{s.window:04d}_context-{len(s.context)}" for name, _, s in found]),
+        tuple(sample.heard for sample in samples),
+    )
+
+
+def left_out_of(trials: Trials, settings: Window) -> LeftOut:
+    """Windows that are examples, and those that are not, by reason."""
+    return _found(trials, settings)[1]
+
+
+def _found(trials: Trials, settings: Window) -> tuple[list[tuple[str, int, Sample]], LeftOut]:
+    """(name of the part of the run, first row of the run, sample) of all runs, and what is left out."""
     if trials.heard is None:
         raise ValueError("these trials have no words with times")
     found: list[tuple[str, int, Sample]] = []
@@ -144,26 +172,11 @@ def window_examples(trials: Trials, config: Config) -> Examples:
         own = np.flatnonzero(runs == str(run))
         times = trials.table["onset"].to_numpy(float)[own]
         for part, (start, transcript) in enumerate(transcripts_of(heard)):
-            samples, counts = samples_of(start, transcript, times, config.window)
+            samples, counts = samples_of(start, transcript, times, settings)
             left_out += counts
             name = str(run) + (f"_part-{part + 1}" if part else "")
             found += [(name, int(own[0]), sample) for sample in samples]
-    LOGGER.info("%s: %s", trials.path.name, left_out)
-    if not found:
-        remedy = "check --words, window.lag, window.context and the times of the transcript"
-        raise InputError(f"no window of words can be decoded ({left_out})", trials.path, remedy=remedy)
-    samples = [sample for _, _, sample in found]
-    rows = np.array([first + sample.rows for _, first, sample in found])
-    return Examples(
-        volumes_of(trials),
-        rows,
-        tuple(sample.prompt for sample in samples),
-        tuple((sample.prompt.answer,) for sample in samples),
-        _groups(trials, samples, rows, config),
-        np.array([sample.stimulus for sample in samples]),
-        np.array([f"{name}_win-{s.window:04d}_context-{len(s.context)}" for name, _, s in found]),
-        tuple(sample.heard for sample in samples),
-    )
+    return found, left_out
 
 
 def volumes_of(trials: Trials) -> Recording:
@@ -172,16 +185,47 @@ def volumes_of(trials: Trials) -> Recording:
     return Recording(trials.data, "standard deviations", "bold", trials.table["onset"].to_numpy(float), runs, trials.sources)
 
 
-def _groups(trials: Trials, samples: Sequence[Sample], rows: NDArray[np.int64], config: Config) -> NDArray[np.str_]:
+def _groups(
+    trials: Trials, samples: Sequence[Sample], stimuli: NDArray[np.str_], rows: NDArray[np.int64], config: Config
+) -> NDArray[np.str_]:
     group, settings = config.split.group, config.window
     if config.split.scheme == "blocks":
         return blocks_of([s.story for s in samples], [s.window for s in samples], settings.seconds, config.split.block)
     if group in ("story", "stimulus"):
-        return np.array([sample.story if group == "story" else sample.stimulus for sample in samples])
-    if group not in trials.table:
-        expected = f"one of story, {', '.join(map(str, trials.table.columns))}"
-        raise InputError(f"no column {group!r} to group by", trials.path, expected=expected, remedy="set --group")
-    return np.asarray(trials.table[group].astype(str).to_numpy(str)[rows[:, 0]], dtype=np.str_)
+        return np.array([sample.story for sample in samples]) if group == "story" else stimuli
+    return column_of(trials, stimuli, rows[:, 0], group, settings.seconds)
+
+
+def column_of(trials: Trials, stimuli: Any, rows: Any, column: str, seconds: float) -> NDArray[np.str_]:
+    """Value of a column for each window: of its first volume (run, session), or of the events, where its first word is.
+
+    Parameters
+    ----------
+    trials : Trials
+    stimuli : (n,) str
+    rows : (n,) int
+        First volume of each window.
+    column : str
+    seconds : float
+        Length of a window.
+
+    Raises
+    ------
+    InputError
+        When there is no such column.
+    """
+    if column in trials.table:
+        return np.asarray(trials.table[column].astype(str).to_numpy(str)[np.asarray(rows)], dtype=np.str_)
+    heard = trials.heard
+    if heard is None or column not in heard:
+        names = dict.fromkeys((*trials.table, *(() if heard is None else heard)))
+        expected = f"one of {', '.join(map(str, names))}"
+        raise InputError(f"no column {column!r}", trials.path, expected=expected, remedy="set --group, or split.source")
+    windows = window_of(heard["onset"], seconds)
+    held: dict[str, str] = {}
+    for story, window, value in zip(heard["story"], windows, heard[column], strict=True):
+        held.setdefault(stimulus_of(str(story), int(window)), str(value))
+    return np.array([held[name] for name in np.asarray(stimuli).tolist()], dtype=np.str_)
 
 
 @dataclass(frozen=True)
