@@ -231,11 +231,18 @@ def _absent(
     stories = [story_name(name) for name in names]
     listed = ", ".join(map(repr, stories[:5])) + (" ..." if len(stories) > 5 else "")
     folders = list(dict.fromkeys(folder for kind in kinds for folder in _folders(settings, kind)))
-    known = sorted({path.stem for folder in folders for path in (bids_dir / folder).glob("*")})
-    files = [pattern.format(stories[0]) for kind in kinds for pattern in SOURCES[kind].names]
+    patterns = [pattern for kind in kinds for pattern in SOURCES[kind].names]
+    known = {name for folder in folders for pattern in patterns for name in _known(bids_dir / folder, pattern)}
+    files = [pattern.format(stories[0]) for pattern in patterns]
     return error(
-        f"no {' or '.join(SOURCES[kind].what for kind in kinds)} for {listed}{near(stories[0], known)}",
+        f"no {' or '.join(SOURCES[kind].what for kind in kinds)} for {listed}{near(stories[0], sorted(known))}",
         place,
         expected=f"{' or '.join(files)} in {', '.join(folders)}",
         remedy="--words and --transcripts, or correct the name",
     )
+
+
+def _known(folder: Path, pattern: str) -> list[str]:
+    """Stories that have a file of some pattern."""
+    ending = pattern.removeprefix("{}")
+    return [path.relative_to(folder).as_posix().removesuffix(ending) for path in folder.glob(pattern.format("*"))]
