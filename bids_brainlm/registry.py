@@ -1,4 +1,4 @@
-"""Names for things that can be swapped: tokenizers, metrics, estimators, objectives, interventions, prompt styles.
+"""Names for things that can be swapped: tokenizers, metrics, estimators, objectives, interventions, prompt styles, story decoders.
 
 A *registry* maps a name to an object. It finds the object, in this order, among what ``register`` added, under an entry
 point ``bids_brainlm.<kind>`` of any installed package, and as ``"module:attribute"``. The module that defines the built-in
@@ -103,5 +103,6 @@ prompt_styles = Registry("prompt_styles", home="bids_brainlm.language.render")
 tokenizers = Registry("tokenizers", home="bids_brainlm.models.tokenizers")
 objectives = Registry("objectives", home="bids_brainlm.training.objectives")
 metrics = Registry("metrics", home="bids_brainlm.evaluation.metrics")
+story_decoders = Registry("story_decoders", home="bids_brainlm.evaluation.story.decoders")
 
-REGISTRIES = (estimators, interventions, prompt_styles, tokenizers, objectives, metrics)
+REGISTRIES = (estimators, interventions, prompt_styles, tokenizers, objectives, metrics, story_decoders)

@@ -102,11 +102,11 @@ def kernels(panels: Iterable[tuple[NDArray[np.floating], NDArray[np.floating]]])
 
 def _ridge(kernel: Array, codes: NDArray[np.int64], cross: Array, groups: NDArray[np.int64]) -> NDArray[np.int64]:
     targets = np.eye(codes.max() + 1)[codes]
-    alpha = _choose_alpha(kernel, targets, groups)
+    alpha = choose_alpha(kernel, targets, groups)
     return np.asarray(ridge_path(kernel, targets, cross, np.array([alpha]))[0].argmax(axis=1))
 
 
-def _choose_alpha(kernel: Array, targets: Array, groups: NDArray[np.int64]) -> float:
+def choose_alpha(kernel: Array, targets: Array, groups: NDArray[np.int64]) -> float:
     """The penalty with the smallest held-out squared error; the middle one where there are no two groups to hold out."""
     n_folds = min(N_FOLDS, np.unique(groups).size)
     if n_folds < 2:

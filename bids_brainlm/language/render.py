@@ -177,6 +177,11 @@ def stop_ids(tokenizer: Tokenizer, style: str) -> tuple[int, ...]:
     return stops
 
 
+def control_ids(tokenizer: Tokenizer) -> frozenset[int]:
+    """Tokens that structure a prompt; every other one is text."""
+    return frozenset(_controls(tokenizer, len(tokenizer)))
+
+
 def decode(ids: Iterable[int], tokenizer: Tokenizer) -> str:
     """Text of generated ids, without special tokens and without white space around it."""
     text: str = tokenizer.decode([int(i) for i in ids], skip_special_tokens=True, clean_up_tokenization_spaces=False)

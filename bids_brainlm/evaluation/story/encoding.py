@@ -1,0 +1,373 @@
+"""An encoding model: from words to brains, and from there how likely a brain is given a text (after Tang et al. 2023).
+
+- The *meaning* of a token is the hidden state of the language model that has just read it, after the last tokens of the text
+  before it, less the mean over training. A window is the sum of its tokens' meanings, and their number.
+- A volume is predicted from the windows of the `SECONDS` before it (delays 1 to d) by ridge regression, on the leading principal
+  components of meanings. Each unit (feature of the decoder: component or vertex) has its own penalty, chosen by held-out stories
+  of the training set; units that this predicts no better than their mean are left out.
+- The *noise* is what held-out stories leave unexplained; its covariance is shrunk to a multiple of the identity by as much as
+  Ledoit and Wolf (2004) find best.
+- The log-likelihood of a brain takes what a text does not say yet for mean meaning, so that a volume bears on a text before
+  all windows behind it are written. Constants that all texts share are left out. That noise goes on from volume to volume is not
+  modelled: likelihoods are too sure of themselves, for all texts alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import linalg
+from sklearn.covariance import ledoit_wolf
+from sklearn.model_selection import GroupKFold
+from torch import Tensor
+
+from bids_brainlm.core.types import Ints, Recording
+from bids_brainlm.evaluation.story.reading import Reader
+from bids_brainlm.evaluation.story.tellings import Stretch, Telling, by_story
+
+Array = NDArray[np.float64]
+
+SECONDS = 8.0
+"""How long before a volume words may bear on it: delays 1 to 4 at windows of 2 s, as in Tang et al. 2023."""
+
+COMPONENTS = 256
+"""Most principal components of meanings."""
+
+UNITS = 1000
+"""Most units whose responses are explained: those that are predicted best. Noise among more cannot be told from few hours."""
+
+PANEL = 2048
+"""Units that are fitted at a time."""
+
+ALPHAS = np.logspace(-3, 5, 17)
+"""Penalties tried, in units of the mean squared singular value of the design."""
+
+N_FOLDS = 5
+AT_ONCE = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """From meanings to whitened responses.
+
+    Parameters
+    ----------
+    centre : (D,) float64
+        Mean hidden state.
+    meaning : (d, D, U) float64
+        Whitened response to one unit of meaning, by delay in windows.
+    number : (d, U) float64
+        To one token.
+    rest : (U,) float64
+        Without words.
+    white : (U, U) float64
+        Takes responses to where noise is independent and of variance 1.
+    units : (U,) int64
+        Among the features of the decoder.
+    usual : float
+        Mean number of tokens a window.
+    """
+
+    centre: Array
+    meaning: Array
+    number: Array
+    rest: Array
+    white: Array
+    units: Ints
+    usual: float
+
+    @property
+    def n_delays(self) -> int:
+        return len(self.meaning)
+
+
+def fit(
+    reader: Reader, recording: Recording, tellings: Sequence[Telling], tokens: Sequence[Sequence[list[int]]],
+    held: Ints, *, context: int, seconds: float,
+) -> Encoding:  # fmt: skip
+    """Fit the encoding model to training windows.
+
+    Parameters
+    ----------
+    reader : Reader
+    recording : Recording
+    tellings : sequence of Telling
+        Divided into parts.
+    tokens : sequence of sequence (w) of list of int
+        Tokens of every window of each telling; only those of training windows are looked at.
+    held : (.,) int64
+        Rows of the recording that nothing may be fitted on.
+    context : int
+        Tokens before a window that the language model sees.
+    seconds : float
+        Length of a window.
+
+    Raises
+    ------
+    ValueError
+        When there are fewer volumes than `N_FOLDS`.
+    """
+    n_delays = max(1, int(np.ceil(SECONDS / seconds)))
+    sums, numbers = zip(
+        *(_summed(reader, telling, own, context) for telling, own in zip(tellings, tokens, strict=True)), strict=True
+    )
+    total = max(1, sum(int(n.sum()) for n in numbers))
+    centre = np.sum([s.sum(axis=0) for s in sums], axis=0) / total
+    meanings = [s - n[:, None] * centre for s, n in zip(sums, numbers, strict=True)]
+    basis = _basis(np.concatenate(meanings))
+    features = [np.column_stack([m @ basis, n]) for m, n in zip(meanings, numbers, strict=True)]
+    volumes = [_volumes(telling, held, n_delays) for telling in tellings]
+    design = np.concatenate([_delayed(f, t.window[v], n_delays) for f, t, v in zip(features, tellings, volumes, strict=True)])
+    rows = np.concatenate([t.volumes[v] for t, v in zip(tellings, volumes, strict=True)])
+    if len(rows) < N_FOLDS:
+        raise ValueError(f"{len(rows)} volumes to fit an encoding model to; expected {N_FOLDS} at least")
+    groups = by_story(tellings, {i: tellings[i].window[v] - 1 for i, v in enumerate(volumes)})
+    spread = design.std(axis=0)
+    ridge = _Ridge(design / np.where(spread > 0, spread, np.inf), np.unique(groups, return_inverse=True)[1])
+    units, alphas = _predicted(ridge, reader, recording, rows)
+    responses = signals(reader, recording, rows, units)
+    weights, rest = ridge.fitted(responses, alphas)
+    white = _whitening(ridge.left(responses, alphas))
+    weights = (weights / np.where(spread > 0, spread, np.inf)[:, None] @ white.T).reshape(n_delays, -1, len(units))
+    spoken = np.concatenate([n[t.part == "train"] for n, t in zip(numbers, tellings, strict=True)])
+    meaning = np.einsum("rc,dcu->dru", basis, weights[:, :-1])
+    return Encoding(centre, meaning, weights[:, -1], rest @ white.T, white, units, float(spoken.mean()))
+
+
+def signals(reader: Reader, recording: Recording, rows: Ints, units: Ints | slice = slice(None)) -> Array:
+    """(n, U) features of the decoder at rows (n,) of the recording."""
+    model = reader.model
+    if model.features is None:
+        raise ValueError("this model has no brain features")
+    parts = []
+    for start in range(0, len(rows), AT_ONCE):
+        data: Any = np.asarray(recording.data[rows[start : start + AT_ONCE]], dtype=np.float32)
+        with torch.no_grad():
+            found = model.features(torch.from_numpy(data)[:, None].to(model.device))[:, 0]
+        parts.append(found.cpu().double().numpy()[:, units])
+    return np.concatenate(parts)
+
+
+def _summed(reader: Reader, telling: Telling, tokens: Sequence[list[int]], context: int) -> tuple[Array, Array]:
+    """Sum (w, D) of hidden states and number (w,) of tokens of training windows; 0 elsewhere."""
+    width = int(reader.model.llm.get_input_embeddings().weight.shape[1])
+    sums, numbers = np.zeros((len(tokens), width)), np.zeros(len(tokens))
+    sequences = list(_sequences(telling, tokens, context))
+    for start in range(0, len(sequences), AT_ONCE):
+        some = sequences[start : start + AT_ONCE]
+        longest = max(len(before) + len(own) for _, before, own in some)
+        ids, mask, new = (np.zeros((len(some), longest), np.int64) for _ in range(3))
+        for i, (_, before, own) in enumerate(some):
+            ids[i, : len(before) + len(own)] = before + own
+            mask[i, : len(before) + len(own)] = 1
+            new[i, len(before) : len(before) + len(own)] = 1
+        hidden = reader.hidden(torch.from_numpy(ids), torch.from_numpy(mask).to(reader.model.device)).cpu().double().numpy()
+        sums[[k for k, _, _ in some]] = np.einsum("blr,bl->br", hidden, new)
+        numbers[[k for k, _, _ in some]] = new.sum(axis=1)
+    return sums, numbers
+
+
+def _sequences(telling: Telling, tokens: Sequence[list[int]], context: int) -> Iterator[tuple[int, list[int], list[int]]]:
+    """Training windows with words: number, tokens before, and own tokens; nothing held out stands before."""
+    before: list[int] = []
+    for k, own in enumerate(tokens):
+        before = before if telling.part[k] == "train" else []
+        if own and telling.part[k] == "train":
+            yield k, before[-context:], list(own)
+            before = before + list(own)
+
+
+def _basis(meanings: Array) -> Array:
+    """(D, c) leading directions of meanings."""
+    _, _, directions = linalg.svd(meanings, full_matrices=False)
+    return np.asarray(directions[:COMPONENTS].T)
+
+
+def _volumes(telling: Telling, held: Ints, n_delays: int) -> Ints:
+    """Volumes of the run that only training windows of the story, and at least one, bear on."""
+    learned = np.concatenate([np.ones(n_delays, bool), telling.part == "train", np.ones(n_delays, bool)])
+    n = len(telling.texts)
+    near = (telling.window >= 1) & (telling.window < n + n_delays) & ~np.isin(telling.volumes, held)
+    index = np.flatnonzero(near)
+    behind = telling.window[index, None] - 1 - np.arange(n_delays) + n_delays
+    return np.asarray(index[learned[behind].all(axis=1) & bool((telling.part == "train").any())])
+
+
+def _delayed(features: Array, window: Ints, n_delays: int) -> Array:
+    """(m, d c) features (w, c) of the windows 1, ..., d before each volume's; 0 beyond the story."""
+    padded = np.pad(features, ((n_delays, n_delays), (0, 0)))
+    return np.concatenate([padded[window - delay + n_delays] for delay in range(1, n_delays + 1)], axis=1)
+
+
+class _Ridge:
+    """Ridge regression on one design with an own penalty for every unit, and what held-out groups say of it.
+
+    Parameters
+    ----------
+    design : (n, p) float64
+    groups : (n,) int64
+        Held out as a whole.
+    """
+
+    def __init__(self, design: Array, groups: Ints) -> None:
+        self.design = design
+        self.own = _decomposed(design)
+        n_folds = min(N_FOLDS, np.unique(groups).size)
+        cut = GroupKFold(n_folds, shuffle=True, random_state=0).split(design, groups=groups) if n_folds > 1 else []
+        self.folds = [(fit, out, _decomposed(design[fit])) for fit, out in cut]
+
+    def errors(self, responses: Array) -> Array:
+        """(a, U) squared error of held-out responses (n, U) for each penalty."""
+        out = np.zeros((len(ALPHAS), responses.shape[1]))
+        for fit, held, (mean, left, values, right) in self.folds:
+            offset = responses[fit].mean(axis=0)
+            rotated = left.T @ (responses[fit] - offset)
+            projected = (self.design[held] - mean) @ right.T
+            for i, alpha in enumerate(ALPHAS):
+                predicted = (projected * _gains(values, alpha)) @ rotated + offset
+                out[i] += ((predicted - responses[held]) ** 2).sum(axis=0)
+        return out
+
+    def chance(self, responses: Array) -> Array:
+        """(U,) squared error of the mean of the other groups."""
+        return np.asarray(
+            sum((((responses[held] - responses[fit].mean(axis=0)) ** 2).sum(axis=0) for fit, held, _ in self.folds), np.zeros(1))
+        )
+
+    def fitted(self, responses: Array, alphas: Array) -> tuple[Array, Array]:
+        """Weights (p, U) and intercept (U,) from all rows."""
+        return _solved(self.own, responses, alphas)
+
+    def left(self, responses: Array, alphas: Array) -> Array:
+        """(n, U) what is left of responses that were held out."""
+        out = np.zeros_like(responses)
+        for fit, held, parts in self.folds:
+            weights, rest = _solved(parts, responses[fit], alphas)
+            out[held] = responses[held] - self.design[held] @ weights - rest
+        return out
+
+
+def _decomposed(design: Array) -> tuple[Array, Array, Array, Array]:
+    mean = design.mean(axis=0)
+    left, values, right = linalg.svd(design - mean, full_matrices=False)
+    return mean, left, values, right
+
+
+def _solved(parts: tuple[Array, Array, Array, Array], responses: Array, alphas: Array) -> tuple[Array, Array]:
+    mean, left, values, right = parts
+    offset = responses.mean(axis=0)
+    weights = right.T @ (_gains(values[:, None], alphas) * (left.T @ (responses - offset)))
+    return weights, offset - mean @ weights
+
+
+def _gains(values: Array, alphas: Any) -> Any:
+    """What ridge makes of singular values, with penalties in units of their mean square."""
+    unit = max(float((values**2).mean()), float(np.finfo(float).tiny))
+    return values / (values**2 + alphas * unit)
+
+
+def _predicted(ridge: _Ridge, reader: Reader, recording: Recording, rows: Ints) -> tuple[Ints, Array]:
+    """Units (U,) that held-out groups show to be predicted, best first, and the penalty (U,) of each."""
+    n_units = signals(reader, recording, rows[:1]).shape[1]
+    gain, alphas = np.zeros(n_units), np.zeros(n_units)
+    for start in range(0, n_units, PANEL):
+        part = np.arange(start, min(start + PANEL, n_units))
+        responses = signals(reader, recording, rows, part)
+        errors, chance = ridge.errors(responses), ridge.chance(responses)
+        alphas[part] = ALPHAS[errors.argmin(axis=0)]
+        gain[part] = 1 - np.divide(errors.min(axis=0), chance, out=np.ones(part.size), where=chance > 0)
+    order = np.argsort(-gain, kind="stable")[:UNITS]
+    chosen = order[gain[order] > 0] if ridge.folds else order[:0]
+    return chosen, alphas[chosen]
+
+
+def _whitening(noise: Array) -> Array:
+    """(U, U) matrix that makes noise (n, U) independent, of variance 1."""
+    if not noise.shape[1]:
+        return np.zeros((0, 0))
+    covariance, _ = ledoit_wolf(noise)
+    root = linalg.cholesky(covariance, lower=True)
+    return np.asarray(linalg.solve_triangular(root, np.eye(len(root)), lower=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """What B texts have said to the brain so far.
+
+    Parameters
+    ----------
+    window : int
+        Windows that were entered.
+    expected : (B, d, U) Tensor
+        Whitened responses to their meanings in the next d windows.
+    finished : (B,) float64 Tensor
+        Log-likelihood of the volumes that no later word bears on.
+    """
+
+    window: int
+    expected: Tensor
+    finished: Tensor
+
+
+class BrainEvidence:
+    """`search.Evidence` from an encoding model: how likely the volumes of a stretch are given texts.
+
+    Parameters
+    ----------
+    encoding : Encoding
+    reader : Reader
+    recording : Recording
+    stretch : Stretch
+    counts : sequence of int
+        Tokens of each of its windows.
+    """
+
+    def __init__(self, encoding: Encoding, reader: Reader, recording: Recording, stretch: Stretch, counts: Sequence[int]) -> None:
+        self.device, telling, n_delays = reader.model.device, stretch.telling, encoding.n_delays
+        n_windows = len(stretch.windows)
+        numbers = np.full(len(telling.texts), encoding.usual)
+        numbers[stretch.first : stretch.last] = counts
+        near = (telling.window >= stretch.first) & (telling.window < stretch.last + n_delays)
+        window = telling.window[near]
+        spoken = _delayed(numbers[:, None], window, n_delays)
+        found = signals(reader, recording, telling.volumes[near], encoding.units) @ encoding.white.T
+        found -= encoding.rest + spoken @ encoding.number
+        # Of volumes taken in one window, which all texts predict alike, only number and sum matter.
+        self.number = np.bincount(window - stretch.first, minlength=n_windows + n_delays)
+        total = np.zeros((n_windows + n_delays, found.shape[1]))
+        np.add.at(total, window - stretch.first, found)
+        self.total = torch.from_numpy(total).to(self.device)
+        self.meaning = torch.from_numpy(encoding.meaning).to(self.device)
+        self.centre = torch.from_numpy(encoding.centre).to(self.device)
+
+    def begin(self) -> Memory:
+        n_delays, _, n_units = self.meaning.shape
+        zeros = torch.zeros(1, n_delays, n_units, dtype=torch.float64, device=self.device)
+        return Memory(0, zeros, torch.zeros(1, dtype=torch.float64, device=self.device))
+
+    def enter(self, memory: Memory) -> Memory:
+        finished = memory.finished
+        if memory.window:
+            finished = finished + self._likelihood(memory.window, memory.expected[:, 0])
+        expected = torch.cat([memory.expected[:, 1:], torch.zeros_like(memory.expected[:, :1])], dim=1)
+        return Memory(memory.window + 1, expected, finished)
+
+    def read(self, memory: Memory, parents: Tensor, hidden: Tensor) -> tuple[Memory, Tensor]:
+        meant = hidden.double() - self.centre
+        expected = memory.expected[parents] + torch.einsum("nr,dru->ndu", meant, self.meaning)
+        likelihood = memory.finished[parents]
+        for delay in range(expected.shape[1]):
+            likelihood = likelihood + self._likelihood(memory.window + delay, expected[:, delay])
+        return Memory(memory.window, expected, memory.finished[parents]), likelihood
+
+    def keep(self, memory: Memory, rows: Tensor) -> Memory:
+        return Memory(memory.window, memory.expected[rows], memory.finished[rows])
+
+    def _likelihood(self, window: int, expected: Tensor) -> Tensor:
+        """(B,) log-likelihood of the volumes in a window (from the first of the stretch) given expected responses (B, U)."""
+        return expected @ self.total[window] - 0.5 * int(self.number[window]) * (expected**2).sum(dim=1)
