@@ -41,7 +41,9 @@ def only(parcellation: Parcellation, patterns: Sequence[str]) -> Parcellation:
         For a pattern that matches no parcel.
     """
     names = np.array([name.lower() for name in parcellation.names])
-    matches = [[fnmatch.fnmatchcase(name, pattern.lower()) for name in names] for pattern in patterns]
+    # A bracket is a letter like any other.
+    globs = [pattern.lower().replace("[", "[[]") for pattern in patterns]
+    matches = [[fnmatch.fnmatchcase(name, glob) for name in names] for glob in globs]
     for pattern, found in zip(patterns, matches, strict=True):
         if not any(found):
             raise ValueError(f"no parcel of {parcellation.name} is named {pattern!r}")

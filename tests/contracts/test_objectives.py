@@ -13,6 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from bids_brainlm.core.types import Affine
 from bids_brainlm.language.render import Rendered
 from bids_brainlm.models.fusion import Batch, BrainLM, Features, collate
+from bids_brainlm.models.tokenizers import Marked
 from bids_brainlm.registry import objectives, tokenizers
 
 N_VOCABULARY, WIDTH, N_VERTICES = 40, 16, 9
@@ -22,7 +23,9 @@ each = pytest.mark.parametrize("name", objectives.names())
 
 def model() -> BrainLM:
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=N_VOCABULARY, n_embd=WIDTH, n_layer=2, n_head=2, n_positions=32, initializer_range=0.3, eos_token_id=1)
+    config = GPT2Config(
+        vocab_size=N_VOCABULARY, n_embd=WIDTH, n_layer=2, n_head=2, n_positions=32, initializer_range=0.3, eos_token_id=1
+    )
     llm = GPT2LMHeadModel(config).requires_grad_(False).eval()
     tokenizer = tokenizers.get("parcelwise")(n_rows=1, labels=LABELS, width=WIDTH, basis=None, hidden=8)
     affine = Affine(np.zeros(N_VERTICES, np.float32), np.ones(N_VERTICES, np.float32), None, np.arange(2))
@@ -116,3 +119,75 @@ def test_nothing_but_the_batch_bears_on_the_loss(name: str) -> None:
     torch.manual_seed(2)
     assert torch.equal(loss(name, collate(texts(), brains()), whole), first)
     assert all(torch.equal(value, before[key]) for key, value in whole.state_dict().items())
+
+
+def marked() -> BrainLM:
+    whole = model()
+    whole.tokenizer = Marked(whole.tokenizer, torch.randn(WIDTH))
+    return whole
+
+
+def wider(item: Rendered) -> Rendered:
+    """Two more slots, for markers."""
+    return Rendered(np.insert(item.ids, 1, [3, 3]), np.insert(item.train, 1, [False] * 2), np.insert(item.slot, 1, [True] * 2))
+
+
+@each
+def test_markers_are_trained_by_the_language_model_alone(name: str) -> None:
+    whole, batch = marked(), collate([wider(item) for item in texts()], brains())
+    loss(name, batch, whole).backward()
+    gradient = whole.tokenizer.markers.grad
+    if name == "cross_entropy":
+        assert (gradient != 0).any(1).all()
+    else:
+        # A warm-up moves tokens towards text; markers are no text, and the loss is that of the tokens without them.
+        assert gradient is None
+        torch.testing.assert_close(loss(name, batch, whole), loss(name, collate(texts(), brains())))
+
+
+# The warm-ups, by hand -----------------------------------------------------------------------------------------------
+
+
+def by_hand(items: list[Rendered], targets: list[torch.Tensor]) -> torch.Tensor:
+    """Mean squared distance of every token from its prompt's target, over the mean square of the targets; a plain loop."""
+    tokens = model().bare_tokens(torch.from_numpy(brains(len(items))))
+    apart = [(token - target).square().sum() for own, target in zip(tokens, targets, strict=True) for token in own]
+    return (sum(apart) / len(apart)) / (sum(target.square().sum() for target in targets) / len(targets))
+
+
+def table() -> torch.Tensor:
+    weight: torch.Tensor = model().llm.get_input_embeddings().weight.detach()
+    return weight
+
+
+def test_the_answer_is_the_target_of_one_warm_up_and_the_context_of_the_other() -> None:
+    items = texts()
+    for name, part in (("answer_mean_mse", slice(6, None)), ("context_mean_mse", slice(4, 6))):
+        targets = [table()[torch.from_numpy(item.ids[part].copy())].mean(0) for item in items]
+        torch.testing.assert_close(loss(name, collate(items, brains())), by_hand(items, targets))
+
+
+def test_padding_counts_where_the_released_code_is_to_be_matched() -> None:
+    items, end = texts(), 1
+    targets = [(table()[torch.from_numpy(item.ids[4:6].copy())].sum(0) + 30 * table()[end]) / 32 for item in items]
+    value = loss("context_mean_mse_padded", collate(items, brains()))
+    torch.testing.assert_close(value, by_hand(items, targets))
+    assert (value - loss("context_mean_mse", collate(items, brains()))).abs() > 0.01
+
+
+def test_a_long_context_is_cut_at_its_end_where_the_released_code_is_to_be_matched() -> None:
+    place = np.arange(28 + 40)
+    item = Rendered(np.random.default_rng(3).integers(2, N_VOCABULARY, place.size), place >= 60, (place >= 1) & (place < 4))
+    target = table()[torch.from_numpy(item.ids[4:36].copy())].mean(0)
+    torch.testing.assert_close(loss("context_mean_mse_padded", collate([item], brains(1))), by_hand([item], [target]))
+
+
+@pytest.mark.parametrize("name", ["context_mean_mse", "context_mean_mse_padded"])
+def test_an_example_without_context_counts_nothing(name: str) -> None:
+    items = texts()
+    bare = Rendered(items[0].ids, np.arange(8) >= 4, items[0].slot)
+    without = loss(name, collate(items[1:], brains()[1:]))
+    torch.testing.assert_close(loss(name, collate([bare, *items[1:]], brains())), without)
+    nothing = loss(name, collate([bare], brains(1)))
+    nothing.backward()
+    assert nothing.detach() == 0

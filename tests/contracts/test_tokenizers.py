@@ -9,19 +9,26 @@ import numpy as np
 import pytest
 import torch
 
-from bids_brainlm.models.tokenizers import TokenBasis
+from bids_brainlm.models.tokenizers import KINDS, Marked, TokenBasis
 from bids_brainlm.registry import tokenizers
 
 WIDTH, B = 6, 32
 LABELS = np.array([1, 1, 2, 0, 3, 3, 3, 2, 4], dtype=np.int32)
 BASIS = TokenBasis(torch.randn(WIDTH), torch.linalg.qr(torch.randn(WIDTH, 4))[0].T.contiguous(), torch.rand(4) + 0.5)
-CASES = [(name, n_rows) for name in tokenizers.names() for n_rows in (1, 3)]
+NAMES = [*tokenizers.names(), *(f"mlp-{kind}" for kind in KINDS if kind != "shared"), "mlp-marked"]
+"""Those registered, with what else the built-in ones can be: other kinds, and markers around the tokens."""
+# A memory that sees one row alone has weights that nothing passes through.
+CASES = [(name, n_rows) for name in NAMES for n_rows in (1, 3) if (name, n_rows) != ("mlp-recurrent", 1)]
 each = pytest.mark.parametrize(("name", "n_rows"), CASES)
 
 
 def build(name: str, n_rows: int, seed: int = 0, basis: TokenBasis | None = BASIS) -> Any:
     torch.manual_seed(seed)
     arguments = {"n_rows": n_rows, "labels": LABELS, "width": WIDTH, "basis": basis}
+    if name == "mlp-marked":
+        return Marked(tokenizers.get("mlp")(**arguments), torch.randn(WIDTH))
+    if name.startswith("mlp-"):
+        return tokenizers.get("mlp")(**arguments, kind=name.removeprefix("mlp-"))
     if name == "parcelwise" and n_rows > 1:
         with pytest.raises(ValueError, match="takes one response an example, got 3 rows"):
             tokenizers.get(name)(**arguments)

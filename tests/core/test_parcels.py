@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bids_brainlm.core.parcels import parcel_means, to_density
+from bids_brainlm.core.parcels import only, parcel_means, to_density
 from bids_brainlm.core.types import Parcellation
 
 # Four left and five right vertices, so that a hemisphere swap cannot pass.
@@ -66,3 +66,26 @@ def test_density_cuts_each_hemisphere():
 def test_other_meshes_are_refused(n_left, n_right, target, message):
     with pytest.raises(ValueError, match=message):
         to_density(np.zeros(n_left + n_right), n_left, target)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "names", "labels"),
+    [
+        (["b"], ("b",), [0, 0, 0, 1, 1, 0, 0, 0, 0]),
+        (["D", "a"], ("a", "d"), [1, 1, 0, 0, 0, 0, 0, 0, 2]),
+        (["a", "?"], ("a", "b", "c", "d"), PARCELS.labels.tolist()),
+        (["*"], ("a", "b", "c", "d"), PARCELS.labels.tolist()),
+    ],
+)
+def test_chosen_parcels_keep_their_vertices_and_others_have_none(patterns, names, labels):
+    chosen = only(PARCELS, patterns)
+    assert chosen.names == names
+    assert chosen.labels.tolist() == labels
+    assert (chosen.name, chosen.space, chosen.n_left) == (PARCELS.name, PARCELS.space, PARCELS.n_left)
+
+
+def test_a_pattern_without_a_parcel_is_refused():
+    with pytest.raises(ValueError, match=r"no parcel of test is named 'e\*'"):
+        only(PARCELS, ["a", "e*"])
+    with pytest.raises(ValueError, match=r"is named '\[ab\]'"):
+        only(PARCELS, ["[ab]"])

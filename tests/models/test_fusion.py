@@ -17,6 +17,7 @@ from bids_brainlm.core.types import Affine, Prompt
 from bids_brainlm.language.render import Rendered, render
 from bids_brainlm.models.backbones import LLM, embed, load_llm, norm_parameters
 from bids_brainlm.models.fusion import BrainLM, Features, collate, splice
+from bids_brainlm.models.tokenizers import Marked
 
 Maker = Callable[..., Path]
 K, WIDTH = 4, 32
@@ -292,7 +293,9 @@ def test_prompts_that_differ_before_the_brain_are_refused(make_llm: Maker) -> No
 # Generation -----------------------------------------------------------------------------------------------------------
 
 
-def step_by_step(llm: LLM, vectors: torch.Tensor, n: int, stop: Sequence[int], penalty: float = 1.0) -> list[int]:
+def step_by_step(
+    llm: LLM, vectors: torch.Tensor, n: int, stop: Sequence[int], penalty: float = 1.0, at_least: int = 0
+) -> list[int]:
     """The most likely token, n times over, from the whole sequence each time."""
     out: list[int] = []
     for _ in range(n):
@@ -300,6 +303,8 @@ def step_by_step(llm: LLM, vectors: torch.Tensor, n: int, stop: Sequence[int], p
             logits = llm.model(inputs_embeds=vectors).logits[0, -1]
         for token in set(out):
             logits[token] = logits[token] / penalty if logits[token] > 0 else logits[token] * penalty
+        if len(out) < at_least:
+            logits[list(stop)] = -torch.inf
         token = int(logits.argmax())
         if token in stop:
             break
@@ -371,6 +376,26 @@ def test_the_models_own_settings_of_generation_do_not_apply(make_llm: Maker, cap
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("penalty", [1.0, 1.7])
+def test_a_shortest_length_bans_the_end_until_then_and_no_longer(make_llm: Maker, beams: int, penalty: float) -> None:
+    llm = load_llm(str(make_llm("llama", chat=None)))
+    model, tokens, items = brain_lm(llm), brains(), rendered(llm, K, with_answer=False)
+    batch = collate(items, tokens.numpy(), pad_left=True)
+    free = model.generate(batch, stop=[0], max_new_tokens=8, beams=beams, repetition_penalty=penalty)
+    # Every token that was said ends it: without a shortest length (almost) nothing would be said.
+    stop = sorted({token for row in free for token in row})
+    settings = {"stop": stop, "max_new_tokens": 8, "beams": beams, "repetition_penalty": penalty}
+    assert max(len(row) for row in model.generate(batch, **settings)) <= 1
+    lengths = [len(row) for row in model.generate(batch, min_new_tokens=5, **settings)]
+    assert 5 <= min(lengths) < 8
+    if beams == 1:
+        vectors = [plain_vectors(llm, item, tokens[b]) for b, item in enumerate(items)]
+        assert model.generate(batch, min_new_tokens=3, **settings) == [
+            step_by_step(llm, v, 8, stop, penalty, at_least=3) for v in vectors
+        ]
+
+
 # Precision ------------------------------------------------------------------------------------------------------------
 
 
@@ -401,3 +426,33 @@ def test_collate_pads_on_the_side_asked_for() -> None:
     with_brain = collate(items, np.ones((2, 1, 3)))
     assert with_brain.vertices is not None
     assert with_brain.vertices.dtype == torch.float32
+
+
+def test_the_context_is_what_stands_between_brain_and_answer() -> None:
+    one = Rendered(np.arange(7), [0, 0, 0, 0, 0, 1, 1], [0, 1, 1, 0, 0, 0, 0])
+    two = Rendered(np.arange(5), [0, 0, 0, 1, 1], [0, 1, 1, 0, 0])
+    for left in (False, True):
+        batch = collate([one, two], None, pad_left=left)
+        assert [batch.ids[i][batch.context[i]].tolist() for i in (0, 1)] == [[3, 4], []]
+
+
+def test_in_the_style_continuation_the_context_is_the_text_so_far(make_llm: Maker) -> None:
+    llm = load_llm(str(make_llm("llama", chat=None)))
+    items = [render(prompt, llm.tokenizer, K, "continuation") for prompt in PROMPTS]
+    batch = collate(items, None)
+    found = [llm.tokenizer.decode(batch.ids[i][batch.context[i]]).strip() for i in range(3)]
+    assert found == [prompt.context for prompt in PROMPTS]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma3"])
+def test_tokens_without_markers_are_those_of_the_tokenizer(make_llm: Maker, family: str) -> None:
+    llm = load_llm(str(make_llm(family)))
+    bare, model = brain_lm(llm), brain_lm(llm)
+    model.tokenizer = Marked(Given(), torch.randn(WIDTH))
+    assert model.n_tokens == K + 2
+    assert torch.equal(model.bare_tokens(brains()), bare.brain_tokens(brains()))
+    assert torch.equal(model.brain_tokens(brains())[:, 1:-1], bare.brain_tokens(brains()))
+    # In a prompt the two vectors are two more brain tokens.
+    own = model.brain_tokens(brains())
+    wanted = brain_lm(llm, K + 2).nll(collate(rendered(llm, K + 2), own.detach().numpy()))
+    torch.testing.assert_close(model.nll(collate(rendered(llm, K + 2), brains().numpy())), wanted)

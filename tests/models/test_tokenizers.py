@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from bids_brainlm.models.tokenizers import FrameMLP, FromBasis, Parcelwise, TokenBasis, fit_basis
+from bids_brainlm.models.tokenizers import KINDS, FrameMLP, FromBasis, Marked, Parcelwise, TokenBasis, fit_basis
 from bids_brainlm.registry import tokenizers
 
 # Four vertices on the left and five on the right, so that exchanging hemispheres cannot pass; one belongs to no parcel.
@@ -167,6 +167,88 @@ def test_frame_mlp_takes_its_width_from_the_features() -> None:
     assert sizes == [(9, 9), (9, 9), (WIDTH, 9)]
     linear = tokenizers.get("mlp")(n_rows=2, labels=LABELS, width=WIDTH, basis=None, layers=0, positions=False)
     assert [tuple(parameter.shape) for parameter in linear.parameters()] == [(WIDTH, 9)]
+
+
+def rows_to_tokens(kind: str, n_rows: int = 3, **options: Any) -> Any:
+    torch.manual_seed(2)
+    arguments = {"hidden": 4, "dropout": 0.0, "layers": 1, **options}
+    return tokenizers.get("mlp")(n_rows=n_rows, labels=LABELS, width=WIDTH, basis=None, kind=kind, **arguments)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_which_row_bears_on_which_token(kind: str) -> None:
+    """Of its own alone, of all, or of those up to it."""
+    rows = torch.randn(1, 3, N_VERTICES)
+    reach = torch.autograd.functional.jacobian(rows_to_tokens(kind), rows)[0, :, :, 0].abs().sum((1, 3)) > 0
+    alone, everything = torch.eye(3).bool(), torch.ones(3, 3).bool()
+    wanted = {"shared": alone, "separate": alone, "joint": everything, "recurrent": everything.tril()}
+    assert torch.equal(reach, wanted[kind])
+
+
+def test_rows_share_a_network_or_have_one_each() -> None:
+    rows = torch.randn(1, 1, N_VERTICES).expand(1, 3, -1)
+    shared, separate = rows_to_tokens("shared", positions=False)(rows)[0], rows_to_tokens("separate")(rows)[0]
+    torch.testing.assert_close(shared, shared[:1].expand(3, -1))
+    assert torch.pdist(separate).min() > 0.01
+
+
+def test_a_joint_network_is_a_plain_one_of_the_rows_side_by_side() -> None:
+    module, rows = rows_to_tokens("joint"), torch.randn(2, 3, N_VERTICES)
+    first, last = (layer for layer in module.network if isinstance(layer, nn.Linear))
+    wanted = torch.relu(rows.reshape(2, -1) @ first.weight.T + first.bias) @ last.weight.T
+    torch.testing.assert_close(module(rows), wanted.reshape(2, 3, WIDTH))
+
+
+def test_a_recurrent_one_is_a_plain_loop() -> None:
+    module, rows = rows_to_tokens("recurrent"), torch.randn(2, 3, N_VERTICES)
+    memory, state = module.memory, torch.zeros(2, 4)
+    for t in range(3):
+        state = torch.tanh(
+            rows[:, t] @ memory.weight_ih_l0.T + memory.bias_ih_l0 + state @ memory.weight_hh_l0.T + memory.bias_hh_l0
+        )
+        torch.testing.assert_close(module(rows)[:, t], state @ module.last.weight.T)
+
+
+def test_biases_are_where_the_released_code_has_them() -> None:
+    """In the first layer, unless learned positions are added before it; nowhere else."""
+
+    def biases(**options: Any) -> list[bool]:
+        module = rows_to_tokens("shared", layers=2, **options)
+        return [layer.bias is not None for layer in module.network if isinstance(layer, nn.Linear)]
+
+    assert biases(positions=True) == [False, False, False]
+    assert biases(positions=False) == [True, False, False]
+    assert biases(positions=True, n_rows=1) == [True, False, False]
+
+
+def test_weights_start_as_asked_for() -> None:
+    module = rows_to_tokens("shared", hidden=300, layers=2, deviation=0.01)
+    for name, parameter in module.named_parameters():
+        value = parameter.detach()
+        if name == "positions":
+            assert value.abs().max() <= 1
+            assert value.std() == pytest.approx(3**-0.5, rel=0.3)
+        else:
+            assert value.std() == pytest.approx(0.01, rel=0.1)
+    assert rows_to_tokens("shared", hidden=300, layers=2).network[0].weight.detach().std() > 0.1
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"model\.options\.kind is 'conv'; expected one of shared, joint, separate, recurrent"):
+        rows_to_tokens("conv")
+
+
+def test_markers_stand_around_tokens_and_change_none() -> None:
+    bare, start = rows_to_tokens("shared"), torch.randn(WIDTH)
+    module, rows = Marked(bare, start), torch.randn(2, 3, N_VERTICES)
+    assert module.n_tokens == 5
+    with torch.no_grad():
+        assert torch.equal(module(rows)[:, [0, -1]], start.expand(2, 2, -1))
+        module.markers[1] += 1
+        assert torch.equal(module(rows)[:, -1], start.add(1).expand(2, -1))
+        assert torch.equal(module(rows)[:, 1:-1], bare(rows))
+    assert Marked(build(), start).padding_waste == build().padding_waste
+    assert module.padding_waste is None
 
 
 # Token basis ----------------------------------------------------------------------------------------------------------

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 
 from bids_brainlm.config import Request
-from bids_brainlm.core.features import center
+from bids_brainlm.core.features import center, fit_affine
+from bids_brainlm.errors import ConfigError
 from bids_brainlm.stages.examples import recording_of
 from bids_brainlm.stages.resources import IN_MEMORY
-from bids_brainlm.stages.responses import load_trials
+from bids_brainlm.stages.responses import atlas_of, load_trials
 
 N, V = 40, 3000
 MEGABYTES = 4 * 2 * N * V / 2**20 / IN_MEMORY
@@ -69,3 +70,34 @@ def test_a_matrix_of_the_user_is_neither_copied_nor_changed(
     centred = recording_of(trials, request.config).data
     np.testing.assert_array_equal(centred, center(data[:N], np.zeros(N)))
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("low_mem", ["false", "true"])
+@pytest.mark.parametrize("name", ["", "sub-1_run-0_betas.npy"], ids=["two", "one"])
+def test_vertices_of_other_parcels_are_in_nothing(
+    betas: tuple[Path, np.ndarray], make_request: Callable[..., Request], low_mem: str, name: str
+) -> None:
+    folder, data = betas
+    before = (folder / "sub-1_run-0_betas.npy").read_bytes()
+    settings = ("run.low_mem", low_mem, "parcels.atlas", "blocks:10", "parcels.only", "['*2', '*7']")
+    request = make_request(*settings, derivatives={"betas": folder / name})
+    trials = load_trials(request, "1")
+    atlas = atlas_of(request, trials.geometry)
+    assert len(atlas.names) == 2
+    (own,) = np.nonzero(atlas.labels)
+    assert own.size == 2 * V // 10
+    wanted = np.full_like(data, np.nan)
+    wanted[:, own] = data[:, own]
+    np.testing.assert_array_equal(trials.data, wanted[: len(trials.data)])
+    assert (folder / "sub-1_run-0_betas.npy").read_bytes() == before
+    # What is not finite is in no feature: the map of all rows has weight on no other vertex.
+    affine = fit_affine(recording_of(trials, request.config), np.arange(len(trials.data)), 3)
+    assert np.flatnonzero(affine.scale).tolist() == own.tolist()
+    assert affine.components is not None
+    assert set(np.flatnonzero(affine.components.any(axis=1))) <= set(own)
+
+
+def test_a_parcel_that_is_not_there_is_named(betas: tuple[Path, np.ndarray], make_request: Callable[..., Request]) -> None:
+    request = make_request("parcels.atlas", "blocks:12", "parcels.only", "['visual']", derivatives={"betas": betas[0]})
+    with pytest.raises(ConfigError, match=r"parcels\.only: no parcel of .* is named 'visual'; there are .* and 2 more$"):
+        load_trials(request, "1")

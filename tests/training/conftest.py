@@ -17,6 +17,7 @@ from bids_brainlm.core.types import Affine, Prompt
 from bids_brainlm.language.render import render
 from bids_brainlm.models.backbones import load_llm
 from bids_brainlm.models.fusion import Batch, BrainLM, Features, collate
+from bids_brainlm.models.tokenizers import Marked
 from bids_brainlm.registry import tokenizers
 from bids_brainlm.training.batches import Corpus
 from bids_brainlm.training.loop import fit
@@ -79,6 +80,12 @@ class Training:
         return fit(
             self.model, self.phases, schedules, self.corpus, held_out, seed=seed, folder=folder, key=key, accelerator=accelerator
         )
+
+    def mark(self) -> None:
+        """Put markers around the brain tokens."""
+        self.model.tokenizer = Marked(self.model.tokenizer, torch.zeros(32))
+        self.renderings = tuple((render(Prompt("Describe.", text), self.text, 6, "continuation"),) for text in CAPTIONS)
+        self.corpus = Corpus(self.renderings, lambda index: BRAINS[index])
 
     def batch(self, index: Any = slice(None)) -> Batch:
         """Own brains with own texts, or those of ``index``."""

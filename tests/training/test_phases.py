@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from bids_brainlm import config
+from bids_brainlm.core.features import fit_affine
 from bids_brainlm.core.types import Examples, Prompt, Recording, Split
 from bids_brainlm.errors import ConfigError
 from bids_brainlm.models import checkpoint
-from bids_brainlm.models.backbones import norm_parameters
+from bids_brainlm.models.backbones import embed, norm_parameters
 from bids_brainlm.stages import decoder
 from bids_brainlm.training.loop import Schedule
 from bids_brainlm.training.phases import restore
@@ -31,6 +32,8 @@ def schedule(train: tuple[str, ...], epochs: int = 3, precision: str = "fp32", *
 
 
 def group_of(name: str, norms: set[str]) -> str:
+    if name == "tokenizer.markers":
+        return "markers"
     if name.startswith("tokenizer."):
         return "tokenizer"
     if "lora_" in name:
@@ -66,6 +69,22 @@ def test_a_phase_changes_its_groups_and_no_bit_of_others(
     assert changed == {name for name in now if group_of(name, norms) in moves}
     if "lora" in moves:
         assert all(value.abs().max() > 0 for name, value in after.items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize(
+    ("train", "moves"),
+    [(("tokenizer",), {"tokenizer"}), (("markers",), {"markers"}), (("tokenizer", "markers"), {"tokenizer", "markers"})],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+def test_markers_are_a_group_of_their_own(training: Maker, tmp_path: Path, train: tuple[str, ...], moves: set[str]) -> None:
+    case = training("gpt2")
+    case.mark()
+    before = case.state()
+    case.fit([schedule(train, l2=1.0)], tmp_path)
+    changed = {name for name, value in case.state().items() if not torch.equal(value, before[name])}
+    assert changed == {name for name in before if group_of(name, set()) in moves}
+    # Kept whether or not they moved, so that a decoder comes back whole.
+    assert "tokenizer.markers" in case.phases.trained_state()
 
 
 def test_what_is_trained_requires_gradients_and_nothing_else(training: Maker) -> None:
@@ -197,8 +216,30 @@ def split_of(case: Any) -> Split:
     return Split(examples, np.arange(12), np.arange(12, 14), np.arange(14, 16))
 
 
+def windows_of(case: Any) -> Split:
+    """Windows of three stories of 20 volumes, four volumes each: two train, half the third chooses the epoch and is the test."""
+    rng = np.random.default_rng(2)
+    recording = Recording(
+        rng.standard_normal((60, 9)).astype(np.float32), "z", "bold", np.tile(np.arange(20.0), 3), np.repeat([0, 1, 2], 20)
+    )
+    first = np.arange(0, 60, 4)
+    n = len(first)
+    texts = [case.captions[i % 8] for i in range(n)]
+    names = np.array([f"story{i // 5}/{i % 5}" for i in range(n)])
+    examples = Examples(
+        recording,
+        first[:, None] + np.arange(4),
+        tuple(Prompt(texts[i - 1], text) for i, text in enumerate(texts)),
+        tuple((text,) for text in texts),
+        np.array(["a"] * 5 + ["b"] * 5 + ["c"] * 2 + ["d"] * 3),
+        names,
+        names,
+    )
+    return Split(examples, np.arange(10), np.arange(10, 12), np.arange(13, 15))
+
+
 def settings(
-    folder: Path, second: str, tokenizer: str = "parcelwise", components: int = 0, dropout: float = 0.2
+    folder: Path, second: str, tokenizer: str = "parcelwise", components: int = 0, dropout: float = 0.2, **model: Any
 ) -> config.Config:
     phase = {"epochs": 2, "learning_rate": 1e-2, "batch_size": 4}
     return config.build(
@@ -209,6 +250,7 @@ def settings(
                 "components": components,
                 "lora_rank": 4,
                 "vertex_dropout": dropout,
+                **model,
             },
             "run": {"device": "cpu"},
             "phases": [
@@ -226,13 +268,16 @@ def settings(
         ("gemma3", "bf16", "parcelwise", 0),
         ("gpt2", "fp32", "mlp", 5),
         ("gpt2", "nf4", "mlp", 0),
+        ("gpt2", "fp32", "windows", 5),
     ],
 )
 def test_a_decoder_comes_back_from_its_file(
     llm_files: Maker, training: Maker, tmp_path: Path, family: str, second: str, tokenizer: str, components: int
 ) -> None:
-    split = split_of(training(family))
-    chosen = settings(llm_files(family), second, tokenizer, components)
+    windows = tokenizer == "windows"
+    split = (windows_of if windows else split_of)(training(family))
+    more = {"markers": True, "options": {"kind": "separate", "hidden": 8}} if windows else {}
+    chosen = settings(llm_files(family), second, "mlp" if windows else tokenizer, components, **more)
     labels = np.array([1, 1, 2, 0, 3, 3, 3, 2, 4], np.int32)
     trained, parts = decoder.train(split, labels, chosen, folder=tmp_path / "checkpoints", key="k", label="test")
     checkpoint.save(tmp_path / "model.safetensors", **parts)
@@ -260,11 +305,14 @@ class Counted:
         return out
 
 
+@pytest.mark.parametrize("kind", ["", "shared", "joint"], ids=["trials", "windows", "windows-joint"])
 def test_training_on_scores_equals_training_from_vertices(
-    llm_files: Maker, training: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    llm_files: Maker, training: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    split = split_of(training("gpt2"))
-    chosen = settings(llm_files("gpt2"), "fp32", "mlp", 5, dropout=0.0)
+    case = training("gpt2")
+    split = windows_of(case) if kind else split_of(case)
+    more = {"markers": True, "style": "continuation", "options": {"kind": kind, "hidden": 8}} if kind else {}
+    chosen = settings(llm_files("gpt2"), "fp32", "mlp", 5, dropout=0.0, **more)
     found, read = [], []
     for name in ("scores", "vertices"):
         if name == "vertices":
@@ -284,5 +332,23 @@ def test_training_on_scores_equals_training_from_vertices(
     corpus = decoder.corpus(split.examples, split.test, scores.text, scores.model.n_tokens, chosen)
     (batch,) = corpus.in_order(8)
     torch.testing.assert_close(scores.model.nll(batch), vertices.model.nll(batch), rtol=1e-3, atol=1e-3)
-    # Four epochs of 14 examples would read 56 rows; once is enough, beside what the components are fitted on.
-    assert read[1] - read[0] == 3 * 14
+    # Four epochs would read the rows of every example four times; once is enough, beside what the components are fitted on.
+    assert read[1] - read[0] == 3 * split.examples.rows[np.concatenate([split.train, split.validation])].size
+
+
+def test_markers_start_at_the_mean_token(llm_files: Maker, training: Maker, tmp_path: Path) -> None:
+    chosen = settings(llm_files("gemma3"), "fp32", "mlp", markers=True)
+    llm = decoder.open_llm(chosen, "fp32").model
+    ids = torch.arange(llm.get_input_embeddings().num_embeddings)
+    split = split_of(training("gemma3"))
+    affine = fit_affine(split.examples.recording, split.train)
+    model = decoder.assemble(llm, affine, np.zeros(9, np.int32), None, 1, chosen)
+    assert model.n_tokens == 3
+    torch.testing.assert_close(model.tokenizer.markers.detach(), embed(llm, ids).detach().mean(0).expand(2, -1))
+
+
+def test_the_warm_up_is_padded_where_the_released_code_is_to_be_matched() -> None:
+    for padded, wanted in (("false", "context_mean_mse"), ("true", "context_mean_mse_padded")):
+        chosen = config.load("brainllm", overrides={"compat.padded_warmup": padded})
+        schedules = [decoder.schedule_of(phase, "cpu", chosen.compat.padded_warmup) for phase in chosen.phases]
+        assert [item.objective for item in schedules] == [wanted, "cross_entropy"]
