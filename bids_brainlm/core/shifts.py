@@ -4,9 +4,9 @@ Neighbouring volumes are alike, and so are neighbouring words. Were windows pair
 slow drift of brain and story would pass for decoding. A *circular shift* keeps them: within the *sequence* of test windows of a
 run, in the order of their volumes, every text gets the response that comes s windows later, the last ones that of the first.
 
-The *least lag* of a run is the number of windows that one volume serves, and as many more as the longest context holds: nearer
-responses would tell of the text, or of what stands in its prompt. A shift is *allowed* when it is that far from 0 both ways round
-the circle and pairs no two windows with a volume, or a window in prompt or answer, in common.
+The *least lag* is the time that the volumes of a window take, and as much more as the longest context reaches back: nearer
+responses would tell of the text, or of what stands in its prompt. A shift is *allowed* when it moves every response by at least
+that, either way, and pairs no two windows with a volume, or a window in prompt or answer, in common.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from bids_brainlm.core.types import Examples, Ints
+from bids_brainlm.core.types import Bools, Examples, Ints
+
+TOLERANCE = 1e-6
+"""Seconds by which sums of times may be wrong."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +36,6 @@ class Sequence:
         Place of the window of each, from 0 to m - 1.
     windows : (m,) int64
         An example of each window, whose response stands for it.
-    least : int
-        Least lag, in windows.
     shifts : (s,) int64
         Allowed shifts, in windows.
     """
@@ -42,15 +43,30 @@ class Sequence:
     members: Ints
     position: Ints
     windows: Ints
-    least: int
     shifts: Ints
 
 
 def sequences(examples: Examples) -> tuple[Sequence, ...]:
     """The sequences of test windows, one a run; averages of several runs belong to the first of them."""
-    first = examples.rows[:, 0, 0]
-    runs = examples.recording.run[first]
-    return tuple(_sequence(examples, np.flatnonzero(runs == run), first) for run in np.unique(runs))
+    runs, lag = examples.recording.run[examples.rows[:, 0, 0]], least_lag(examples)
+    return tuple(_sequence(examples, np.flatnonzero(runs == run), lag) for run in np.unique(runs))
+
+
+def least_lag(examples: Examples) -> float:
+    """Seconds: the volumes of a window, and the longest context of one whose earliest window is an example too."""
+    recording, first = examples.recording, examples.rows[:, 0, 0]
+    steps = np.diff(recording.onset)[np.diff(recording.run) == 0]
+    volumes = recording.onset[examples.rows[:, -1, 0]] - recording.onset[first] + (np.median(steps) if steps.size else 0.0)
+    times: dict[tuple[int, str], list[float]] = {}
+    for row, name in zip(first, examples.stimulus, strict=True):
+        times.setdefault((int(recording.run[row]), str(name)), []).append(float(recording.onset[row]))
+    longest = 0.0
+    for row, names in zip(first, examples.heard, strict=True):
+        for name in names:
+            back = [recording.onset[row] - time for time in times.get((int(recording.run[row]), name), ())]
+            # A story may be heard twice: its last time before this window is meant.
+            longest = max(longest, min((time for time in back if time > 0), default=0.0))
+    return float(volumes.max() + longest)
 
 
 def refuse_few(examples: Examples) -> None:
@@ -58,7 +74,8 @@ def refuse_few(examples: Examples) -> None:
     for found in sequences(examples):
         if not found.shifts.size:
             where = f"{found.windows.size} test window(s) in the run of {examples.id[found.windows[0]]!s}"
-            raise ValueError(f"{where}; circular shifts need {2 * found.least}, twice what volumes and contexts span")
+            need = f"a circular shift has to move each by {least_lag(examples):g} s, which volumes and contexts span"
+            raise ValueError(f"{where} are too few: {need}")
 
 
 def shifted(examples: Examples, n_permutations: int, seed: int) -> Ints:
@@ -96,24 +113,27 @@ def shifted(examples: Examples, n_permutations: int, seed: int) -> Ints:
     return out
 
 
-def _sequence(examples: Examples, members: Ints, first: Ints) -> Sequence:
-    keys = [(int(first[i]), str(examples.stimulus[i])) for i in members]
+def _sequence(examples: Examples, members: Ints, lag: float) -> Sequence:
+    first = examples.rows[members, 0, 0]
+    keys = [(int(row), str(examples.stimulus[i])) for row, i in zip(first, members, strict=True)]
     place = {key: position for position, key in enumerate(sorted(set(keys)))}
     position = np.array([place[key] for key in keys], dtype=np.int64)
     _, some = np.unique(position, return_index=True)
-    rows = _together([{int(row) for row in examples.rows[i].ravel() if row >= 0} for i in members], position)
-    texts = _together([{str(examples.stimulus[i]), *examples.heard[i]} for i in members], position)
-    reach = int(np.abs(rows[:, 0] - rows[:, 1]).max())
-    least = reach + 1 + max(len(examples.heard[i]) for i in members)
-    barred = (np.concatenate([rows, texts]) @ [-1, 1]) % some.size
-    allowed = np.setdiff1d(np.arange(least, some.size - least + 1), barred)
-    return Sequence(members, position, members[some], least, allowed)
+    onset = examples.recording.onset[first[some]]
+    near = np.abs(onset[:, None] - onset) < lag - TOLERANCE
+    early, late = np.nonzero(near | _together(examples, members, position))
+    allowed = np.setdiff1d(np.arange(some.size), (late - early) % some.size)
+    return Sequence(members, position, members[some], allowed)
 
 
-def _together(marks: list[set[Any]], position: Ints) -> Ints:
-    """(., 2) pairs of positions, each with itself too, whose examples have a mark in common."""
+def _together(examples: Examples, members: Ints, position: Ints) -> Bools:
+    """(m, m) bool: which windows have a volume, or a window in prompt or answer, in common."""
+    marks: list[set[Any]] = [
+        {int(row) for row in examples.rows[i].ravel() if row >= 0} | {str(examples.stimulus[i]), *examples.heard[i]}
+        for i in members
+    ]
     columns = {mark: column for column, mark in enumerate(set().union(*marks))}
     where = np.array([(place, columns[mark]) for place, own in zip(position, marks, strict=True) for mark in own], dtype=np.int64)
     shape = (int(position.max()) + 1, len(columns))
     table = sparse.csr_array((np.ones(len(where), dtype=np.int32), tuple(where.T)), shape=shape)
-    return np.argwhere((table @ table.T).toarray() > 0)
+    return np.asarray((table @ table.T).toarray() > 0)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bids_brainlm.core.interventions import partners
-from bids_brainlm.core.shifts import refuse_few, sequences
+from bids_brainlm.core.shifts import least_lag, refuse_few, sequences
 from bids_brainlm.core.types import Examples, Prompt, Recording
 from bids_brainlm.evaluation.statistics import permutation_p
 
@@ -67,17 +67,24 @@ def test_every_partner_is_the_window_some_places_later_and_never_overlaps(n_rows
                 if run[i] == value
             }
             assert len(steps) == 1
-            lag = n_rows + max(contexts)
-            assert lag <= steps.pop() <= len(stimuli) - lag
+        window = np.array([int(name.split("/")[1]) for name in examples.stimulus])
+        assert (np.abs(window[row] - window) >= n_rows + max(contexts)).all()
 
 
 def test_the_least_lag_is_the_volumes_and_the_longest_context():
-    (found,) = sequences(examples_of(windows(range(3, 33))))
-    assert found.least == 4 + 3
-    np.testing.assert_array_equal(found.shifts, np.arange(7, 24))
-    # Two volumes a window: four volumes are shared with one neighbour only.
+    examples = examples_of(windows(range(3, 33)))
+    assert least_lag(examples) == 4 + 3
+    np.testing.assert_array_equal(sequences(examples)[0].shifts, np.arange(7, 24))
+    # Two volumes a window: four volumes are two windows, and three windows of context are six volumes.
     twice = [(story, k, context, np.arange(2 * k, 2 * k + 4), run) for story, k, context, _, run in windows(range(3, 33))]
-    assert sequences(examples_of(twice))[0].least == 2 + 3
+    assert least_lag(examples_of(twice)) == 4 + 6
+    np.testing.assert_array_equal(sequences(examples_of(twice))[0].shifts, np.arange(5, 26))
+
+
+def test_windows_that_lie_far_apart_need_fewer_places_between():
+    examples = examples_of(windows([*range(3, 8), *range(107, 112), *range(207, 212)]))
+    assert least_lag(examples) == 7
+    np.testing.assert_array_equal(sequences(examples)[0].shifts, np.arange(5, 11))
 
 
 def test_no_shift_counts_twice_and_all_of_them_come():
@@ -105,7 +112,7 @@ def test_a_story_that_is_heard_again_in_the_run_is_never_paired_with_itself():
 
 def test_a_run_with_too_few_windows_is_named():
     examples = examples_of(windows(range(3, 40)) + windows(range(3, 16), run=1))
-    with pytest.raises(ValueError, match=r"13 test window\(s\) in the run of run-1_hare/0003.*; circular shifts need 14"):
+    with pytest.raises(ValueError, match=r"13 test window\(s\) in the run of run-1_hare/0003.* move each by 7 s"):
         partners(examples, 10, 0)
     refuse_few(examples_of(windows(range(3, 17))))
 
