@@ -14,7 +14,15 @@ from bids_brainlm.io.names import bids_name
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.stages import cache
 
-WRITER = {"training": "train", "decoded": "decode", "permuted": "decode", "metrics": "evaluate", "surprise": "evaluate", "story": "story", "reconstruction": "story"}
+WRITER = {
+    "training": "train",
+    "decoded": "decode",
+    "permuted": "decode",
+    "metrics": "evaluate",
+    "surprise": "evaluate",
+    "story": "story",
+    "reconstruction": "story",
+}
 """``desc-`` label of a table -> stage that writes it."""
 
 
