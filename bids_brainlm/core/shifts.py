@@ -66,7 +66,7 @@ def least_lag(examples: Examples) -> float:
             back = [recording.onset[row] - time for time in times.get((int(recording.run[row]), name), ())]
             # A story may be heard twice: its last time before this window is meant.
             longest = max(longest, min((time for time in back if time > 0), default=0.0))
-    return float(volumes.max() + longest)
+    return float(volumes.max(initial=0.0) + longest)
 
 
 def refuse_few(examples: Examples) -> None:

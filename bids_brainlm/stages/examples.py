@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from bids_brainlm.config import Config, Request
 from bids_brainlm.core.features import center
+from bids_brainlm.core.shifts import refuse_few
 from bids_brainlm.core.splits import average, make_splits
 from bids_brainlm.core.types import Examples, Prompt, Recording, Split
 from bids_brainlm.errors import InputError, LeakageError, MissingInputError
@@ -145,7 +146,7 @@ def splits_of(request: Request, trials: Trials, examples: Examples) -> tuple[Spl
     try:
         shares = (settings.folds, settings.test, settings.validation)
         folds = make_splits(examples, settings.scheme, *shares, labels, request.config.run.random_seed, amount=settings.amount)
-        return tuple(average(fold, settings.average) for fold in folds)
+        averaged = tuple(average(fold, settings.average) for fold in folds)
     except LeakageError as error:
         over_time = request.config.window.words
         remedy = "set --group story or --split blocks" if over_time else f"correct {settings.source}, or set --group"
@@ -155,6 +156,19 @@ def splits_of(request: Request, trials: Trials, examples: Examples) -> tuple[Spl
         if request.config.window.words and settings.group == "story" and len(np.unique(examples.group)) == 1:
             remedy = "use --split blocks, which divides one story in time"
         raise InputError(f"the trials cannot be split: {error}", trials.path, remedy=remedy) from error
+    if examples.recording.kind == "bold":
+        _refuse_few_shifts(averaged, trials.path)
+    return averaged
+
+
+def _refuse_few_shifts(folds: Sequence[Split], path: Path) -> None:
+    """Tell now, and not after training, of test sets whose windows cannot be permuted."""
+    for fold in folds:
+        try:
+            refuse_few(fold.examples.take(fold.test))
+        except ValueError as error:
+            remedy = "test longer stretches (split.test, split.block), or ask for fewer volumes or shorter contexts"
+            raise InputError(f"no permuted brains in fold {fold.fold}: {error}", path, remedy=remedy) from error
 
 
 def _groups(trials: Trials, stimulus: tuple[str, ...], group: str) -> NDArray[np.str_]:
