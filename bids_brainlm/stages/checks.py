@@ -24,10 +24,11 @@ from bids_brainlm.io.surfaces import Volume, common_mask
 from bids_brainlm.models import sources
 from bids_brainlm.stages.cache import Stage
 from bids_brainlm.stages.evaluate import load_facts
-from bids_brainlm.stages.plan import table_faults, unknown_names
+from bids_brainlm.stages.plan import unknown_names
 from bids_brainlm.stages.preflight import survey
 from bids_brainlm.stages.responses import used
 from bids_brainlm.stages.runs import runs_and_fault, runs_of
+from bids_brainlm.stages.tables import table_faults
 
 PEEKED = 3
 """Participants that are asked what the responses look like before that is given up."""
@@ -69,12 +70,12 @@ def refuse_unready(request: Request, stages: Iterable[Stage]) -> None:
         cannot be fetched; `Faults` when there are several.
     """
     kinds = {stage.kind for stage in stages}
-    heavy = bool(kinds & {"train", "decode"})
+    heavy = bool(kinds & {"train", "decode", "story"})
     faults = unknown_names(request, heavy) if kinds else []
     if heavy or "parcellate" in kinds:
         with collecting(faults):
             _refuse_unfit_atlas(request)
-    if "estimate" in kinds:
+    if kinds & {"estimate", "clean"}:
         with collecting(faults):
             _refuse_absent_templates(request)
     if heavy:

@@ -23,10 +23,10 @@ from bids_brainlm.errors import BrainLMError
 from bids_brainlm.models import sources
 from bids_brainlm.stages.resources import stays_in_memory
 
-KINDS = ("tune", "estimate", "parcellate", "train", "decode", "evaluate")
+KINDS = ("tune", "estimate", "parcellate", "clean", "train", "decode", "evaluate", "story")
 """Kinds of stages, in order."""
 
-PER_RUN = ("estimate", "parcellate")
+PER_RUN = ("estimate", "parcellate", "clean")
 """Kinds of which there is one a run."""
 
 OF_BOLD = ("tune", *PER_RUN)
@@ -37,17 +37,35 @@ MEASURED = "one thread of a 2-core cloud CPU, fsaverage 10k, a language model of
 
 GB = 2.0**30
 FLOAT = 4
-BASE_GB = {"tune": 0.4, "estimate": 0.4, "parcellate": 0.4, "train": 0.5, "decode": 0.5, "evaluate": 0.5}
+BASE_GB = {
+    "tune": 0.4,
+    "estimate": 0.4,
+    "parcellate": 0.4,
+    "clean": 0.5,
+    "train": 0.5,
+    "decode": 0.5,
+    "evaluate": 0.5,
+    "story": 0.5,
+}
 """Memory of a process that has imported what the stage needs."""
 
-START = {"tune": 1.0, "estimate": 0.5, "parcellate": 0.1, "train": 3.0, "decode": 2.0, "evaluate": 1.0}
+START = {
+    "tune": 1.0,
+    "estimate": 0.5,
+    "parcellate": 0.1,
+    "clean": 2.0,
+    "train": 3.0,
+    "decode": 2.0,
+    "evaluate": 1.0,
+    "story": 3.0,
+}
 """Seconds before the work of a stage begins."""
 
-PER_FOLD = {"train": 0.5, "decode": 0.3, "evaluate": 0.25}
+PER_FOLD = {"train": 0.5, "decode": 0.3, "evaluate": 0.25, "story": 0.5}
 """Seconds that a fold adds whatever its size: loading the language model again, fitting the readouts."""
 
-SECONDS_PER_VALUE = {"tune": 3.5e-7, "estimate": 2e-7, "parcellate": 8e-8, "evaluate": 5e-7}
-"""Seconds a value of the series (tune and estimate: volumes x vertices) or of the responses (the others: trials x vertices)."""
+SECONDS_PER_VALUE = {"tune": 3.5e-7, "estimate": 2e-7, "parcellate": 8e-8, "clean": 2e-7, "evaluate": 5e-7}
+"""Seconds a value of the series (volumes x vertices; tune, estimate, clean) or of the responses (trials x vertices; the others)."""
 
 TRAINING_FLOPS, FORWARD_FLOPS = 5e10, 1.3e11
 """Operations a second with gradients, and without."""
@@ -74,7 +92,8 @@ class Sizes:
     Parameters
     ----------
     runs : tuple of (n_volumes, n_grid, n_columns, n_trials)
-        For each run: volumes of the series, vertices or voxels of its grid, vertices or voxels used, trials with a text.
+        For each run: volumes of the series, vertices or voxels of its grid, vertices or voxels used, rows (trials with a text;
+        where words have times, volumes).
     folds : tuple of (n_train, n_validation, n_test)
         Examples.
     volume : bool
@@ -167,7 +186,10 @@ def n_parcels(config: Config) -> int:
 
 
 def n_brain_tokens(config: Config) -> int:
-    return n_parcels(config) if config.model.tokenizer == "parcelwise" else 1
+    """Brain tokens of an example: one a parcel, or one a row."""
+    if config.model.tokenizer == "parcelwise":
+        return n_parcels(config)
+    return config.window.rows if config.window.words else 1
 
 
 def n_tokenizer(config: Config, n_columns: int, width: int) -> float:
@@ -193,6 +215,8 @@ def memory(kind: str, sizes: Sizes, config: Config, model: ModelSize) -> float:
     held = responses if stays_in_memory(config.run, sizes.responses) else min(0.2 * responses, 1.0)
     if kind == "estimate":
         return BASE_GB[kind] + max((_estimate_bytes(run, sizes.volume) for run in sizes.runs), default=0.0) / GB
+    if kind == "clean":
+        return BASE_GB[kind] + max((_clean_bytes(run, sizes.volume) for run in sizes.runs), default=0.0) / GB
     if kind == "tune":
         # All series, or one of them at a time beside those on disk.
         series = [float(FLOAT * run[0] * run[2]) for run in sizes.runs]
@@ -216,12 +240,19 @@ def _estimate_bytes(run: tuple[int, int, int, int], volume: bool) -> float:
     return max(read, (FLOAT * n_grid * n_volumes if volume else 0) + series, 2 * series + betas, series + 3 * betas)
 
 
+def _clean_bytes(run: tuple[int, int, int, int], volume: bool) -> float:
+    n_volumes, n_grid, n_columns, _ = run
+    series = FLOAT * n_volumes * n_columns
+    # As read, cleaned in place; written beside it: a whole grid, or one hemisphere, compressed.
+    return max(2.0 * series, series + FLOAT * n_grid * n_volumes if volume else 2.5 * series)
+
+
 def _model_bytes(kind: str, sizes: Sizes, config: Config, model: ModelSize) -> float:
     """Weights, what is trained with its gradients and moments, and activations of one batch."""
     weights = model.parameters * max((_width_of(phase.precision) for phase in config.phases), default=4.0)
     own = n_tokenizer(config, sizes.n_columns, model.width)
     length = n_brain_tokens(config) + TEXT_TOKENS
-    if kind == "decode":
+    if kind in ("decode", "story"):
         batch = config.decode.batch_size * config.decode.beams
         cache = 4 * model.layers * FLOAT
         logits = 2.0 * batch * ANSWER_TOKENS * model.vocabulary * FLOAT
@@ -248,7 +279,8 @@ def seconds(kind: str, sizes: Sizes, config: Config, model: ModelSize) -> float 
     start = START[kind] + PER_FOLD[kind] * len(sizes.folds)
     if kind == "evaluate":
         return start + SECONDS_PER_VALUE[kind] * sizes.n_rows * sizes.n_columns
-    if not model.known or on_gpu(config):
+    if not model.known or on_gpu(config) or kind == "story":
+        # How long a story takes to reconstruct depends on its decoders, which may be anybody's.
         return None
     flops = TRAINING_FLOPS if kind == "train" else FORWARD_FLOPS
     work = sum(

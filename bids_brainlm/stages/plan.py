@@ -3,7 +3,11 @@
     [tune ->] estimate (one a run) -> parcellate (one a run)
                       \\-> train -> decode -> evaluate
 
-A tuned estimator chooses from all runs first (`bids_brainlm.stages.tune`); the others have no such stage.
+    clean (one a run) -> train -> decode -> evaluate
+                              \\-> [story]
+
+A tuned estimator chooses from all runs first (`bids_brainlm.stages.tune`); the others have no such stage. Where words have times,
+series are cleaned instead, and whole stories may be reconstructed.
 The key of a stage hashes the content of the files it reads first-hand, the settings it depends on, and the keys of the stages
 before it. Reading events and texts for the keys also finds most faults of the input here, before any work; all of them are
 told at once, not the first alone.
@@ -15,7 +19,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,20 +27,23 @@ import pandas as pd
 from bids_brainlm import registry
 from bids_brainlm.config import Request, bearing
 from bids_brainlm.core.types import Examples, Split
-from bids_brainlm.errors import BrainLMError, ConfigError, InputError, MissingInputError, collecting, one_or_all
+from bids_brainlm.errors import BrainLMError, ConfigError, InputError, collecting, one_or_all
 from bids_brainlm.io.atlas_files import SURFACE_EXTENSIONS, hemispheres
 from bids_brainlm.io.events import load_events
 from bids_brainlm.io.matrices import files_of, find_betas
 from bids_brainlm.io.runfiles import RunFiles
 from bids_brainlm.io.rungs import CIFTI_RUNG, GIVEN
 from bids_brainlm.io.surfaces import Geometry
-from bids_brainlm.io.texts import NoTextError, inside
+from bids_brainlm.io.texts import NoTextError
 from bids_brainlm.stages.cache import FileHashes, Stage, digest
 from bids_brainlm.stages.evaluate import facts_path
 from bids_brainlm.stages.examples import examples_of, splits_of
+from bids_brainlm.stages.heard import files_of as transcripts_of
+from bids_brainlm.stages.heard import listened
 from bids_brainlm.stages.quality import fit_trials
 from bids_brainlm.stages.responses import Trials
-from bids_brainlm.stages.runs import runs_of, stem, trials_of
+from bids_brainlm.stages.runs import over_time, runs_of, stem, trials_of
+from bids_brainlm.stages.tables import table_faults, tables_of
 from bids_brainlm.stages.tune import Seen, is_tuned, options_of, tuned
 
 ONLY_TUNED = ("hrf_library", "hrf_choice", "max_components", "tune_on")
@@ -45,8 +52,22 @@ ONLY_TUNED = ("hrf_library", "hrf_choice", "max_components", "tune_on")
 NOT_TUNED = ("max_fd", "max_outliers", "center", "tune_on")
 """Settings of ``estimate`` that say nothing about choices; the runs that ``tune_on`` leaves are hashed themselves."""
 
-TextedRun = tuple[RunFiles, pd.DataFrame]
-"""A run and its events, of which some have a text."""
+
+class TextedRun(NamedTuple):
+    """A run with texts or words.
+
+    Parameters
+    ----------
+    run : RunFiles
+    table : DataFrame
+        Its events, of which some have a text; or its volumes.
+    heard : DataFrame or None
+        Its words, where they have times.
+    """
+
+    run: RunFiles
+    table: pd.DataFrame
+    heard: pd.DataFrame | None = None
 
 
 def plan(request: Request, participant: str, hashes: FileHashes) -> list[Stage]:
@@ -68,14 +89,15 @@ def plan(request: Request, participant: str, hashes: FileHashes) -> list[Stage]:
             source = digest(hashes.many(path for item in find_betas(ready, participant) for path in files_of(item)))
         else:
             first = _per_run(request, participant, atlas, hashes)
-            source = digest([stage.key for stage in _estimates(first)])
+            source = digest([stage.key for stage in _responses(first)])
     if faults:
         raise one_or_all(faults)
-    return [*first, *_per_participant(request, participant, atlas, hashes, source, tuple(s.name for s in _estimates(first)))]
+    return [*first, *_per_participant(request, participant, atlas, hashes, source, tuple(s.name for s in _responses(first)))]
 
 
-def _estimates(stages: Sequence[Stage]) -> list[Stage]:
-    return [stage for stage in stages if stage.name.endswith("_estimate")]
+def _responses(stages: Sequence[Stage]) -> list[Stage]:
+    """Those that write what decoders read."""
+    return [stage for stage in stages if stage.kind in ("estimate", "clean")]
 
 
 def unknown_names(request: Request, heavy: bool) -> list[BrainLMError]:
@@ -83,6 +105,7 @@ def unknown_names(request: Request, heavy: bool) -> list[BrainLMError]:
     config = request.config
     wanted = [(registry.estimators, config.estimate.estimator), (registry.prompt_styles, config.model.style)]
     wanted += [(registry.metrics, name) for name in config.evaluate.metrics]
+    wanted += [(registry.story_decoders, name) for name in config.story.decoders if heavy]
     if heavy:
         wanted += [(registry.tokenizers, config.model.tokenizer)]
         wanted += [(registry.objectives, phase.objective) for phase in config.phases]
@@ -91,13 +114,28 @@ def unknown_names(request: Request, heavy: bool) -> list[BrainLMError]:
         with collecting(faults):
             table.get(name)
     with collecting(faults):
-        _refuse_unfit_estimator(request)
+        if over_time(request):
+            _refuse_what_needs_trials(request)
+        else:
+            _refuse_unfit_estimator(request)
     return faults
+
+
+def _refuse_what_needs_trials(request: Request) -> None:
+    """Refuse settings that mean nothing where words have times."""
+    if "betas" in request.derivatives:
+        raise ConfigError("--words reads successive volumes, but -d betas= holds single trials: leave one of them out")
+    if request.config.estimate.max_fd or request.config.estimate.max_outliers:
+        raise ConfigError(
+            "estimate.max_fd and estimate.max_outliers are limits on trials; with --words there are none, so set both to 0"
+        )
 
 
 def _refuse_unfit_estimator(request: Request) -> None:
     """Refuse settings that an estimator cannot honour."""
     settings = request.config.estimate
+    if request.config.story.decoders:
+        raise ConfigError("--story-decoder needs words with times: set --words")
     if "betas" in request.derivatives:
         return
     estimator, name = registry.estimators.get(settings.estimator), settings.estimator
@@ -112,7 +150,7 @@ def _refuse_unfit_estimator(request: Request) -> None:
 
 
 def texted_runs(request: Request, runs: Sequence[RunFiles]) -> tuple[list[TextedRun], list[BrainLMError]]:
-    """Those of some runs that have texts, each with its events; and the faults of the others.
+    """Those of some runs that have texts or words; and the faults of the others.
 
     A resting-state run has no texts, which is a fault only when no other run has any or its task was asked for. Where a table
     of the settings is at fault itself (`table_faults`), no run has texts, but all events are looked at.
@@ -122,12 +160,14 @@ def texted_runs(request: Request, runs: Sequence[RunFiles]) -> tuple[list[Texted
     if table_faults(request):
         for run in runs:
             with collecting(faults):
-                load_events(run.place)
+                if run.events is not None:
+                    load_events(run.events)
         return found, faults
     without: list[BrainLMError] = []
     for run in runs:
         try:
-            found.append((run, trials_of(request, run)))
+            heard, volumes = listened(request, run) if over_time(request) else (None, None)
+            found.append(TextedRun(run, trials_of(request, run) if volumes is None else volumes, heard))
         except NoTextError as error:
             without.append(error)
         except BrainLMError as error:
@@ -136,27 +176,37 @@ def texted_runs(request: Request, runs: Sequence[RunFiles]) -> tuple[list[Texted
     return found, [*faults, *(without if nothing_else or request.config.input.tasks else [])]
 
 
-def divided(request: Request, tables: Sequence[pd.DataFrame], path: Path) -> tuple[Examples, tuple[Split, ...]]:
+def divided(
+    request: Request, tables: Sequence[pd.DataFrame], path: Path, heard: Sequence[pd.DataFrame] = ()
+) -> tuple[Examples, tuple[Split, ...]]:
     """Examples and splits of a participant before there are responses: neither depends on a value of theirs.
 
     Parameters
     ----------
     request : Request
     tables : sequence of DataFrame
-        Trials with a text, one table a run.
+        Trials with a text, or volumes, one table a run.
     path : Path
         For messages.
+    heard : sequence of DataFrame
+        Words of the same runs, where they have times.
 
     Raises
     ------
     InputError, LeakageError
         When there are too few examples, or they cannot be divided as asked.
     """
-    table = pd.concat(tables, ignore_index=True)
-    column = np.zeros((len(table), 1), dtype=np.float32)
-    trials = Trials(column, Geometry("none", "", 1, 1), table, path, (), "")
+    trials = before_responses(tables, path, heard)
     examples = examples_of(request, trials)
     return examples, splits_of(request, trials, examples)
+
+
+def before_responses(tables: Sequence[pd.DataFrame], path: Path, heard: Sequence[pd.DataFrame] = ()) -> Trials:
+    """Trials as `divided` takes them, with zeros for responses."""
+    table = pd.concat(tables, ignore_index=True)
+    column = np.zeros((len(table), 1), dtype=np.float32)
+    words = pd.concat(heard, ignore_index=True) if heard else None
+    return Trials(column, Geometry("none", "", 1, 1), table, path, (), "", heard=words)
 
 
 def seen_by_choices(request: Request, tables: Sequence[pd.DataFrame], folds: Sequence[Split], path: Path) -> Seen:
@@ -214,14 +264,16 @@ def _per_run(request: Request, participant: str, atlas: str, hashes: FileHashes)
         raise one_or_all(faults)
     if not texted:
         return []
-    tables = [fit_trials(config.estimate, run, table) for run, table in texted]
+    if over_time(request):
+        return _cleaned(request, participant, texted, masks, hashes)
+    tables = [fit_trials(config.estimate, run, table) for run, table, _ in texted]
     _, folds = divided(request, tables, texted[0][0].place)
-    inputs = {stem(run): _read_of(run, table, masks, hashes) for run, table in texted}
+    inputs = {stem(run): _read_of(run, table, masks, hashes) for run, table, _ in texted}
     if tuned(request):
         seen = seen_by_choices(request, tables, folds, texted[0][0].place)
-        stages.append(_tune(request, participant, [run for run, _ in texted], seen, inputs, hashes))
+        stages.append(_tune(request, participant, [run for run, *_ in texted], seen, inputs, hashes))
     before = tuple(stage.name for stage in stages)
-    for run, _ in texted:
+    for run, *_ in texted:
         name = stem(run)
         key = digest(*inputs[name], own_settings(request, run), [stage.key for stage in stages[: len(before)]])
         arguments = {"participant": participant, "run": name}
@@ -230,6 +282,23 @@ def _per_run(request: Request, participant: str, atlas: str, hashes: FileHashes)
         after = (stages[-1].name,)
         parcels = digest(key, atlas, bearing(config, "parcels"))
         stages.append(Stage(f"{name}_parcellate", "bids_brainlm.stages.responses:parcellate", parcels, arguments, after))
+    return stages
+
+
+def _cleaned(
+    request: Request, participant: str, texted: Sequence[TextedRun], masks: list[str], hashes: FileHashes
+) -> list[Stage]:
+    """One stage a run in which words were heard; which they were bears on its key, wherever they stand."""
+    heard = [item.heard for item in texted if item.heard is not None]
+    divided(request, [item.table for item in texted], texted[0].run.place, heard)
+    stages = []
+    for (run, *_), words in zip(texted, heard, strict=True):
+        key = digest(masks, hashes.many(run.files), run.sidecar, words.to_dict("list"), own_settings(request, run))
+        told = {
+            f"bids:raw:{path.relative_to(request.bids_dir).as_posix()}": hashes(path) for path in transcripts_of(request, run)
+        }
+        arguments = {"participant": participant, "run": stem(run), "sources": _sources(run, hashes) | told}
+        stages.append(Stage(f"{stem(run)}_clean", "bids_brainlm.stages.clean:clean", key, arguments))
     return stages
 
 
@@ -260,6 +329,8 @@ def _tune(
 def own_settings(request: Request, run: RunFiles | None = None) -> dict[str, Any]:
     """Settings of input and estimation that bear on the responses, of a run or of all: those of other ways do not."""
     tree = bearing(request.config, "input", "estimate")
+    if over_time(request):
+        tree["estimate"] = {"high_pass": tree["estimate"]["high_pass"]}
     # The rung that was taken shows in the files that are read.
     idle = ["input.projection"]
     if run is not None and run.rung in (GIVEN, CIFTI_RUNG):
@@ -267,7 +338,7 @@ def own_settings(request: Request, run: RunFiles | None = None) -> dict[str, Any
     idle += [f"estimate.{name}" for name in (("noise_model",) if tuned(request) else ONLY_TUNED)]
     for name in idle:
         section, _, key = name.partition(".")
-        tree[section].pop(key)
+        tree[section].pop(key, None)
     return tree
 
 
@@ -278,23 +349,29 @@ def _per_participant(
     llm = Path(config.model.llm).expanduser()
     inputs = {
         "responses": source,
-        "texts": hashes.many(_tables(request)),
+        "texts": hashes.many(tables_of(request)),
         "llm": hashes(llm) if llm.is_dir() else config.model.llm,
         "atlas": atlas,
-        "settings": bearing(config, "text", "split", "model", "phases", "run") | {"estimate": own_settings(request)["estimate"]},
+        "settings": bearing(config, "text", "window", "split", "model", "phases", "run")
+        | {"estimate": own_settings(request)["estimate"]},
         "parcels used": list(config.parcels.only),
         "padded": config.compat.padded_warmup,
     }
     train = digest(inputs)
     decode = digest(train, bearing(config, "decode"))
     facts = [facts_path(request)] if config.evaluate.facts else []
-    evaluate = digest(decode, bearing(config, "parcels", "evaluate"), hashes.many(facts))
+    evaluate = digest(decode, bearing(config, "parcels", "evaluate", "compat"), hashes.many(facts))
     common = {"participant": participant}
-    return [
+    stages = [
         Stage(f"{who}_train", "bids_brainlm.stages.decode:train", train, {**common, "key": train}, after, heavy=True),
         Stage(f"{who}_decode", "bids_brainlm.stages.decode:decode", decode, common, (f"{who}_train",), heavy=True),
         Stage(f"{who}_evaluate", "bids_brainlm.stages.evaluate:evaluate", evaluate, common, (f"{who}_decode",)),
     ]
+    if config.story.decoders and over_time(request):
+        key = digest(train, bearing(config, "story", "decode", "evaluate", "compat"))
+        function = "bids_brainlm.stages.story:reconstruct"
+        stages.append(Stage(f"{who}_story", function, key, common, (f"{who}_train",), heavy=True))
+    return stages
 
 
 def _atlas(request: Request, hashes: FileHashes) -> str:
@@ -305,34 +382,3 @@ def _atlas(request: Request, hashes: FileHashes) -> str:
     sides = hemispheres(path) if path.name.endswith(SURFACE_EXTENSIONS) else (path,)
     # The names of parcels may stand in a table beside it.
     return digest(hashes.many([*(side for side in sides if side.is_file()), *sorted(path.parent.glob("*.tsv"))]))
-
-
-def table_faults(request: Request) -> list[BrainLMError]:
-    """What is wrong with the tables that the settings name, wherever they are used."""
-    faults: list[BrainLMError] = []
-    for name in _named_tables(request):
-        with collecting(faults):
-            _inside(request, name)
-    with collecting(faults):
-        if request.config.evaluate.facts:
-            facts_path(request)
-    return faults
-
-
-def _named_tables(request: Request) -> list[str]:
-    return [name for name in (request.config.text.table, request.config.split.source) if name.endswith(".tsv")]
-
-
-def _tables(request: Request) -> list[Path]:
-    named = [_inside(request, name) for name in _named_tables(request)]
-    # A table of texts that is not named is looked for among these.
-    return named if request.config.text.table else [*named, *sorted((request.bids_dir / "stimuli").glob("*.tsv"))]
-
-
-def _inside(request: Request, name: str) -> Path:
-    path = inside(request.bids_dir, Path(name))
-    if not path.is_file() and not path.is_dir():
-        raise MissingInputError(
-            "a table that the settings name is not there", path, remedy="check --texts, --facts and split.source"
-        )
-    return path

@@ -42,14 +42,16 @@ from bids_brainlm.io.surfaces import density_of
 from bids_brainlm.io.timing import timing
 from bids_brainlm.stages import costs
 from bids_brainlm.stages.cache import read_stamp
-from bids_brainlm.stages.costs import KINDS, MASK_SHARE, OF_BOLD, PER_RUN, Sizes
-from bids_brainlm.stages.plan import TextedRun, divided, seen_by_choices, table_faults, texted_runs
+from bids_brainlm.stages.costs import KINDS, MASK_SHARE, PER_RUN, Sizes
+from bids_brainlm.stages.plan import TextedRun, before_responses, divided, seen_by_choices, texted_runs
 from bids_brainlm.stages.quality import fit_trials
 from bids_brainlm.stages.resources import n_processes
 from bids_brainlm.stages.responses import completed
-from bids_brainlm.stages.runs import runs_and_fault, stem
+from bids_brainlm.stages.runs import over_time, runs_and_fault, stem
 from bids_brainlm.stages.shapes import shape_of
+from bids_brainlm.stages.tables import table_faults
 from bids_brainlm.stages.tune import Seen, tuned
+from bids_brainlm.stages.windows import left_out_of
 
 WORTH_PROCESSES = 400
 """Participants below which starting processes costs more than it saves."""
@@ -75,9 +77,11 @@ class RunPlan:
     tr : float
         s; 0 where unknown.
     n_trials : int
-        Trials with a text.
+        Trials with a text, or windows of words.
     n_texts : int
-        Examples: trials times the questions or instructions that each has a text for.
+        Examples: trials times the questions or instructions that each has a text for; windows times lengths of context.
+    n_rows : int
+        Responses: trials that are estimated, or volumes that are kept.
     volume : bool
         Whether the responses are a volume.
     rung : str
@@ -94,6 +98,7 @@ class RunPlan:
     tr: float = 0.0
     n_trials: int = 0
     n_texts: int = 0
+    n_rows: int = 0
     volume: bool = False
     rung: str = GIVEN
     note: str = ""
@@ -109,7 +114,9 @@ class ParticipantPlan:
         Label without ``sub-``.
     runs : tuple of RunPlan
     n_trials, n_stimuli, n_texts : int
-        Trials with a text, different stimuli among them, examples.
+        Trials with a text or windows of words, different ones among them, examples.
+    left_out : str
+        Windows that are no example, by reason; empty where there are none.
     folds : tuple of (n_train, n_validation, n_test)
         Examples in the parts of each fold; empty where they cannot be divided.
     memory_gb : dict of str to float
@@ -136,6 +143,7 @@ class ParticipantPlan:
     measured: tuple[str, ...] = ()
     disk_gb: float = 0.0
     estimation: str = ""
+    left_out: str = ""
     faults: tuple[BrainLMError, ...] = ()
 
 
@@ -200,17 +208,23 @@ def _of_runs(request: Request, participant: str) -> ParticipantPlan:
     texted, wrong = texted_runs(request, runs)
     faults += wrong
     tables = _fit_tables(request, texted, faults)
+    heard = [item.heard for item in texted if item.heard is not None]
     at_fault = {fault.path for fault in wrong if isinstance(fault, InputError)}
-    notes = {stem(run): "see below" if str(run.place) in at_fault else "no texts" for run in runs}
+    nothing = "no words" if over_time(request) else "no texts"
+    notes = {stem(run): "see below" if str(run.place) in at_fault else nothing for run in runs}
     planned = [_run_plan(request, run, tables.get(stem(run)), notes[stem(run)], faults) for run in runs]
     plan = ParticipantPlan(participant, tuple(planned))
-    return _divided(request, plan, tables, texted[0][0].place, faults) if texted else replace(plan, faults=tuple(faults))
+    if not texted:
+        return replace(plan, faults=tuple(faults))
+    return _divided(request, plan, tables, texted[0].run.place, faults, heard)
 
 
 def _fit_tables(request: Request, texted: Sequence[TextedRun], faults: list[BrainLMError]) -> dict[str, pd.DataFrame]:
-    """Trials with a text of every run, as the plan divides them."""
+    """Trials with a text of every run, as the plan divides them; volumes where words have times."""
+    if over_time(request):
+        return {stem(run): table for run, table, _ in texted}
     tables: dict[str, pd.DataFrame] = {}
-    for run, table in texted:
+    for run, table, _ in texted:
         tables[stem(run)] = table[table["keep"]]
         with collecting(faults):
             tables[stem(run)] = fit_trials(request.config.estimate, run, table)
@@ -235,23 +249,36 @@ def _of_betas(request: Request, participant: str, folder: Path) -> ParticipantPl
 
 
 def _divided(
-    request: Request, plan: ParticipantPlan, tables: Mapping[str, pd.DataFrame], path: Path, faults: list[BrainLMError]
+    request: Request,
+    plan: ParticipantPlan,
+    tables: Mapping[str, pd.DataFrame],
+    path: Path,
+    faults: list[BrainLMError],
+    heard: Sequence[pd.DataFrame] = (),
 ) -> ParticipantPlan:
-    """Counts of trials, texts and examples, by run and by fold; ``tables`` holds the trials of each run that has texts."""
-    trials = texts = {name: len(table) for name, table in tables.items()}
+    """Counts of trials, texts and examples, by run and by fold; ``tables`` holds the trials or volumes of each run with texts."""
+    n_rows = {name: len(table) for name, table in tables.items()}
+    trials = texts = dict.fromkeys(tables, 0) if heard else n_rows
     with collecting(faults):
-        examples, folds = divided(request, list(tables.values()), path)
-        ends = np.cumsum([len(table) for table in tables.values()])
+        if heard:
+            left_out = left_out_of(before_responses(list(tables.values()), path, heard), request.config.window)
+            plan = replace(plan, left_out=str(left_out))
+        examples, folds = divided(request, list(tables.values()), path, heard)
+        ends = np.cumsum(list(n_rows.values()))
         rows = examples.rows[:, 0, 0]
-        counts = [np.bincount(np.searchsorted(ends, some, side="right"), minlength=ends.size) for some in (rows, np.unique(rows))]
+        # Windows may be shorter than the time between two volumes.
+        once = rows[np.unique([*zip(rows.tolist(), examples.stimulus.tolist(), strict=True)], axis=0, return_index=True)[1]]
+        counts = [np.bincount(np.searchsorted(ends, some, side="right"), minlength=ends.size) for some in (rows, once)]
         texts, trials = (dict(zip(tables, map(int, count), strict=True)) for count in counts)
         parts = tuple((len(fold.train), len(fold.validation), len(fold.test)) for fold in folds)
         plan = replace(plan, n_stimuli=np.unique(examples.stimulus).size, n_texts=len(examples), folds=parts)
-        if tuned(request) and "betas" not in request.derivatives:
+        if tuned(request) and "betas" not in request.derivatives and not heard:
             seen = seen_by_choices(request, list(tables.values()), folds, path)
             plan = replace(plan, estimation=_estimation(request, list(tables.values()), seen))
     runs = tuple(
-        replace(run, n_trials=trials[run.name], n_texts=texts[run.name], note="") if run.name in tables else run
+        replace(run, n_trials=trials[run.name], n_texts=texts[run.name], n_rows=n_rows[run.name], note="")
+        if run.name in tables
+        else run
         for run in plan.runs
     )
     return replace(plan, runs=runs, n_trials=sum(trials.values()), faults=tuple(faults))
@@ -283,7 +310,7 @@ def _runs(request: Request, participant: str, faults: list[BrainLMError]) -> lis
 
 
 def _run_plan(request: Request, run: RunFiles, trials: pd.DataFrame | None, note: str, faults: list[BrainLMError]) -> RunPlan:
-    """Sizes of one run; ``trials`` are those with a text, or None, of which the note says why."""
+    """Sizes of one run; ``trials`` are those with a text, volumes, or None, of which the note says why."""
     plan = RunPlan(stem(run), run.space, rung=run.rung, note="" if trials is not None else note)
     times = None
     with collecting(faults):
@@ -298,7 +325,7 @@ def _run_plan(request: Request, run: RunFiles, trials: pd.DataFrame | None, note
         if run.confounds is not None:
             chosen_columns(request.config.input.confounds, read_header(run.confounds), run.confounds)
     with collecting(faults):
-        if plan.n_volumes and times:
+        if plan.n_volumes and times and not over_time(request):
             _refuse_outside(request, run, trials, times.frames(plan.n_volumes, run.bold[0]))
     return plan
 
@@ -336,16 +363,26 @@ def _betas_plan(name: str, item: BetaFiles) -> RunPlan:
 def _sizes(plan: ParticipantPlan) -> Sizes:
     volume = any(run.volume for run in plan.runs)
     share = MASK_SHARE if volume else 1.0
-    runs = tuple((run.n_volumes, run.n_units, int(run.n_units * share), run.n_trials) for run in plan.runs)
+    runs = tuple((run.n_volumes, run.n_units, int(run.n_units * share), run.n_rows) for run in plan.runs)
     return Sizes(runs, plan.folds, volume)
+
+
+def _kinds(request: Request) -> tuple[str, ...]:
+    """Kinds of stages that a plan of this request has."""
+    later = ("train", "decode", "evaluate")
+    if over_time(request):
+        return ("clean", *later, *(("story",) if request.config.story.decoders else ()))
+    if "betas" in request.derivatives:
+        return later
+    return (*(("tune",) if tuned(request) else ()), "estimate", "parcellate", *later)
 
 
 def _with_costs(request: Request, plan: ParticipantPlan, pace: Mapping[str, float]) -> ParticipantPlan:
     sizes, config, model = _sizes(plan), request.config, costs.model_size(request)
-    left_out = {*config.run.skip, *(OF_BOLD if "betas" in request.derivatives else () if tuned(request) else ("tune",))}
-    kinds = [kind for kind in KINDS if kind not in left_out]
     if not plan.n_trials:
         return plan
+    skipped = {*config.run.skip, *(("clean",) if "estimate" in config.run.skip else ())}
+    kinds = [kind for kind in KINDS if kind in _kinds(request) and kind not in skipped]
     expected = {kind: costs.seconds(kind, sizes, config, model) for kind in kinds}
     return replace(
         plan,

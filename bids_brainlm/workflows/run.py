@@ -152,9 +152,7 @@ def _run(request: Request, asked: Sequence[str], record: Record, held: ExitStack
             _clean_up_after_kill(request, who)
             # It may have been finished by the run that held the lock.
             stale[who] = _to_run(request, record.plans[who])
-            if all(stage.kind != "tune" for stage in record.plans[who]):
-                # Of another estimator.
-                cache.discard(request.out_dir, f"sub-{who}_tune")
+            _discard_others(request, who, {stage.kind for stage in record.plans[who]})
     record.executed = stale
     try:
         refuse_unready(request, (stage for stages in stale.values() for stage in stages))
@@ -193,8 +191,23 @@ def _to_run(request: Request, stages: Sequence[cache.Stage]) -> list[cache.Stage
     if request.reports_only:
         return []
     stale = _with_followers(stages, [stage for stage in stages if not cache.is_fresh(request.out_dir, stage)])
-    skipped = _with_followers(stages, [stage for stage in stale if stage.kind in request.config.run.skip])
+    skipped = _with_followers(stages, [stage for stage in stale if _is_skipped(request, stage)])
     return [stage for stage in stale if stage not in skipped]
+
+
+def _is_skipped(request: Request, stage: cache.Stage) -> bool:
+    """Cleaning a series is what estimation is where there are no trials."""
+    return ("estimate" if stage.kind == "clean" else stage.kind) in request.config.run.skip
+
+
+def _discard_others(request: Request, who: str, kinds: Collection[str]) -> None:
+    """Take away what a participant's plan does not have any more: choices of another estimator, responses of another kind."""
+    for kind in {"tune", "story"} - set(kinds):
+        cache.discard(request.out_dir, f"sub-{who}_{kind}")
+    others = {"clean": ("estimate", "parcellate"), "estimate": ("clean",)}
+    for kind in (other for own, some in others.items() if own in kinds for other in some):
+        for stamp in sorted((request.out_dir / "logs" / "stages").glob(f"sub-{who}_*_{kind}.json")):
+            cache.discard(request.out_dir, stamp.stem)
 
 
 def _with_followers(stages: Sequence[cache.Stage], some: Iterable[cache.Stage]) -> list[cache.Stage]:
@@ -302,7 +315,7 @@ def _quiet_nipype(request: Request, folder: Path) -> None:
 
 
 def _outcome(request: Request, participant: str, stages: Sequence[cache.Stage]) -> Outcome:
-    skipped = _with_followers(stages, [stage for stage in stages if stage.kind in request.config.run.skip])
+    skipped = _with_followers(stages, [stage for stage in stages if _is_skipped(request, stage)])
     unfinished = [stage for stage in stages if stage not in skipped and not cache.is_fresh(request.out_dir, stage)]
     if not unfinished:
         return Outcome(participant)

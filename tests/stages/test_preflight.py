@@ -25,6 +25,8 @@ from bids_brainlm.stages.preflight import measured_pace, memory_of, survey, surv
 gifti: Any = nib.gifti
 TRIALS = {"01": (6, 5, 4), "02": (7, 4, 5)}
 VOLUMES = (40, 41, 42)
+OTHERS = {"tune", "clean", "story"}
+"""Kinds of stages that this data set has none of."""
 N_PARAMETERS = 12 * 8 + 10
 SETTINGS = {
     "text.table": "stimuli/texts.tsv", "text.key": "stim_id", "parcels.atlas": "kmeans100", "run.offline": "true",
@@ -351,7 +353,7 @@ def test_an_absent_model_is_no_fault_where_it_can_be_fetched(tree: Tree) -> None
     assert survey_request(request) == ()
     found = survey(request, "01")
     assert set(found.seconds) == {"estimate", "parcellate", "evaluate"}
-    assert set(found.memory_gb) == set(costs.KINDS) - {"tune"}
+    assert set(found.memory_gb) == set(costs.KINDS) - OTHERS
 
 
 def test_events_are_looked_at_although_the_table_of_texts_is_not_there(tree: Tree) -> None:
@@ -387,7 +389,7 @@ def test_memory_follows_the_arrays(tree: Tree) -> None:
     bigger = dataclasses.replace(model, parameters=2 * 10**9)
     assert gb("decode", ((1, v, v, 1),), bigger) - gb("decode", ((1, v, v, 1),)) == pytest.approx(4e9)
     found = survey(tree.request(), "01")
-    assert {kind: memory_of(tree.request(), found, kind) for kind in costs.KINDS if kind != "tune"} == found.memory_gb
+    assert {kind: memory_of(tree.request(), found, kind) for kind in costs.KINDS if kind not in OTHERS} == found.memory_gb
 
 
 def test_time_comes_from_earlier_runs_where_there_are_any(tree: Tree) -> None:
@@ -401,7 +403,7 @@ def test_time_comes_from_earlier_runs_where_there_are_any(tree: Tree) -> None:
             key = "" if kind == "decode" else "k"  # void: it did not finish
             write(stages / f"{name}_{kind}.json", json.dumps({"key": key, "outputs": {}, "seconds": 3 * seconds / len(names)}))
     pace = measured_pace(request)
-    assert set(pace) == set(costs.KINDS) - {"decode", "tune"}
+    assert set(pace) == set(costs.KINDS) - OTHERS - {"decode"}
     assert list(pace.values()) == pytest.approx([3.0] * 4)
     before, after = (survey(request, "02", pace=given).seconds for given in ({}, None))
     assert {kind: after[kind] / before[kind] for kind in after} == pytest.approx(dict.fromkeys(after, 3.0) | {"decode": 1.0})

@@ -110,8 +110,31 @@ def test_a_transcript_far_from_the_scan_is_one_clear_line(make_request: Any) -> 
 
 
 def test_an_unknown_group_is_refused(make_request: Any, story_trials: Trials) -> None:
-    with pytest.raises(InputError, match="no column 'passage' to group by"):
+    with pytest.raises(InputError, match=r"no column 'passage': words.tsv \(expected: one of trial_id, onset, run, .*, word"):
         examples_of(make_request("window.words", "table", "split.group", "passage"), story_trials)
+
+
+def test_a_column_of_the_events_groups_windows_by_their_first_word(make_request: Any, story_trials: Trials) -> None:
+    heard = story_trials.heard
+    # The part changes in the middle of a window: the window counts where its first word is.
+    heard["chapter"] = np.where(heard["onset"] < 31.0, "one", "two")
+    examples = examples_of(make_request("window.words", "table", "split.group", "chapter"), story_trials)
+    for name, group in zip(examples.stimulus, examples.group, strict=True):
+        story, number = name.split("/")
+        onset = heard["onset"][heard["story"] == story]
+        first = onset[onset >= 2.0 * int(number)].min()
+        assert group == ("one" if first < 31.0 else "two")
+    assert set(examples.group) == {"one", "two"}
+
+
+def test_a_column_divides_stories_into_parts(make_request: Any, story_trials: Trials) -> None:
+    part = {"hare": "train", "fox": "validation", "owl": "test"}
+    story_trials.heard["part"] = story_trials.heard["story"].map(part)
+    request = _request(make_request, "split.scheme", "column", "split.source", "part")
+    examples = examples_of(request, story_trials)
+    (split,) = splits_of(request, story_trials, examples)
+    for name, story in (("train", "hare"), ("validation", "fox"), ("test", "owl")):
+        assert set(examples.group[getattr(split, name)]) == {story}
 
 
 def test_blocks_of_time_are_groups(make_request: Any, story_trials: Trials) -> None:
