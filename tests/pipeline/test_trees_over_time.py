@@ -1,0 +1,240 @@
+"""Small trees with the names of real datasets: LeBel (ds003020), Narratives (ds002345), Pereira, from transcripts to text.
+
+Words come out at the times of the transcript plus the start of the story, and windows are counted by hand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+SHAPE, AFFINE = (6, 6, 8), np.diag([3.0, 3.0, 3.0, 1.0])
+SETTINGS = """
+[window]
+rows = 2
+context = [1, 2]
+
+[split]
+group = "story"
+test = 0.25
+validation = 0.25
+
+[model]
+style = "continuation"
+tokenizer = "mlp"
+options = {hidden = 16}
+components = 5
+
+[[phases]]
+name = "tokenizer"
+train = ["tokenizer"]
+epochs = 1
+
+[decode]
+max_new_tokens = 4
+permutations = 3
+
+[evaluate]
+bootstrap = 20
+
+[estimate]
+high_pass = 0.0
+"""
+NOUNS, VERBS = ("bird", "cow", "dog", "fox"), ("runs", "eats", "sings", "sleeps")
+Spoken = list[tuple[float, float, str]]
+
+
+def story(seed: int, n_windows: int) -> Spoken:
+    """Three words in every 2 s, the last of them at 1.5 s."""
+    rng = np.random.default_rng(seed)
+    words = [word for _ in range(n_windows) for word in ("the", rng.choice(NOUNS), rng.choice(VERBS))]
+    return [(2 * (i // 3) + 0.5 * (1 + i % 3), 2 * (i // 3) + 0.5 * (1 + i % 3) + 0.4, word) for i, word in enumerate(words)]
+
+
+def chronological(words: Spoken) -> str:
+    """As the transcripts of ds003020 are written: phones and words in order of time, capitals, marks in braces."""
+    end = words[-1][1] + 1
+    rows = [(0.0124716553288, words[0][0], "{NS}"), *words, (words[-1][1], end, "sp")]
+    lines = ['"Praat chronological TextGrid text file"', f"0.0124716553288 {end}   ! Time domain.", "2   ! Number of tiers."]
+    lines += [f'"IntervalTier" "{name}" 0.0124716553288 {end}' for name in ("phone", "word")]
+    for begin, end, word in rows:
+        lines += [f"1 {begin} {end}", '"AH0"', f"2 {begin} {end}", f'"{word.upper()}"']
+    return "\n".join(lines) + "\n"
+
+
+def gentle(words: Spoken) -> str:
+    """As ``align.csv`` of ds002345 is written; every fifth word was not found in the sound."""
+    rows = [f"{word},{word},{begin},{end}" if i % 5 else f"{word},,," for i, (begin, end, word) in enumerate(words)]
+    return "\n".join(rows) + "\n"
+
+
+class Tree:
+    """A dataset with fMRIPrep's derivatives in T1w, a few voxels large."""
+
+    def __init__(self, root: Path, llm: Path) -> None:
+        self.root, self.bids, self.out, self.llm = root, root / "bids", root / "out", llm
+        self.json("dataset_description.json", {"Name": "tree", "BIDSVersion": "1.10.0", "License": "CC0"})
+        made = {"GeneratedBy": [{"Name": "fMRIPrep", "Version": "25.2.0"}], "DatasetType": "derivative"}
+        self.json("derivatives/fmriprep/dataset_description.json", {"Name": "p", "BIDSVersion": "1.10.0"} | made)
+        (root / "settings.toml").write_text(SETTINGS)
+        labels = np.broadcast_to(np.arange(1, SHAPE[2] + 1), SHAPE).astype(np.int16)
+        self.image(root / "atlas" / "space-T1w_atlas-slabs_dseg.nii.gz", labels)
+
+    def text(self, name: str, text: str) -> Path:
+        path = self.bids / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def json(self, name: str, tree: dict[str, Any]) -> Path:
+        return self.text(name, json.dumps(tree))
+
+    def image(self, path: Path, data: np.ndarray, tr: float = 0.0) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = nib.Nifti1Image(data, AFFINE)
+        if tr:
+            image.header.set_zooms((3.0, 3.0, 3.0, tr))
+        nib.save(image, path)
+
+    def run(self, stem: str, n_volumes: int, tr: float) -> None:
+        """Raw sidecar, series, mask and confounds of one run."""
+        parts = dict(part.split("-") for part in stem.split("_"))
+        folder = "/".join([f"sub-{parts['sub']}", *([f"ses-{parts['ses']}"] if "ses" in parts else []), "func"])
+        self.json(f"{folder}/{stem}_bold.json", {"RepetitionTime": tr, "TaskName": parts["task"]})
+        derived = self.bids / "derivatives" / "fmriprep" / folder
+        rng = np.random.default_rng(len(stem) + n_volumes)
+        series = (1000 + rng.standard_normal((*SHAPE, n_volumes))).astype(np.float32)
+        self.image(derived / f"{stem}_space-T1w_desc-preproc_bold.nii.gz", series, tr)
+        self.image(derived / f"{stem}_space-T1w_desc-brain_mask.nii.gz", np.ones(SHAPE, np.uint8))
+        self.json(str((derived / f"{stem}_space-T1w_desc-preproc_bold.json").relative_to(self.bids)), {"StartTime": 0.0})
+        motion = pd.DataFrame(rng.standard_normal((n_volumes, 6)), columns=[f"{a}_{b}" for a in ("trans", "rot") for b in "xyz"])
+        motion.to_csv(derived / f"{stem}_desc-confounds_timeseries.tsv", sep="\t", index=False)
+
+    def argv(self, who: str, *more: object) -> list[object]:
+        volumes = ("--space", "T1w", "--atlas", self.root / "atlas" / "space-T1w_atlas-slabs_dseg.nii.gz")
+        rest = (
+            "--llm",
+            self.llm,
+            "--offline",
+            "--nprocs",
+            "1",
+            "-w",
+            self.root / "work",
+            "--config-file",
+            self.root / "settings.toml",
+        )
+        return [self.bids, self.out, "participant", "--participant-label", who, *rest, *(more or volumes)]
+
+    def words(self, who: str, ending: str) -> pd.DataFrame:
+        """The table of words that was written for a run."""
+        (path,) = (self.out / f"sub-{who}").rglob(f"*{ending}_desc-words_events.tsv")
+        return pd.read_csv(path, sep="\t")
+
+    def decoded(self, who: str) -> pd.DataFrame:
+        (path,) = (self.out / f"sub-{who}").rglob("*_desc-decoded_beh.tsv")
+        return pd.read_csv(path, sep="\t", na_values="n/a", keep_default_na=False)
+
+
+@pytest.fixture
+def tree(tmp_path: Path, llm: Path) -> Tree:
+    return Tree(tmp_path, llm)
+
+
+def assert_heard(table: pd.DataFrame, words: Spoken, start: float) -> None:
+    assert table["word"].tolist() == [word for _, _, word in words]
+    np.testing.assert_allclose(table["onset"], [start + begin for begin, _, _ in words], atol=1e-6)
+    np.testing.assert_allclose(table["duration"], [end - begin for begin, end, _ in words], atol=1e-6)
+    np.testing.assert_allclose(table["start"], start)
+
+
+def assert_windows(decoded: pd.DataFrame, stories: dict[str, Spoken], counted: int) -> None:
+    """Every decoded text is what was said in its window, and its prompt what was said in the windows before."""
+    true = decoded[decoded["condition"] == "true"]
+    assert len(true) == counted
+    said: dict[str, str] = {}
+    for name, words in stories.items():
+        for begin, _, word in words:
+            key = f"{name}/{int(begin // 2):04d}"
+            said[key] = f"{said[key]} {word}" if key in said else word
+    assert [said[key] for key in true["stimulus_id"]] == true["text_true"].tolist()
+    for key, prompt, name in zip(true["stimulus_id"], true["prompt"], true["trial_id"], strict=True):
+        title, window, n = key.split("/")[0], int(key.split("/")[1]), int(name.rpartition("-")[2])
+        assert prompt == " ".join(said[f"{title}/{window - i:04d}"] for i in range(n, 0, -1))
+
+
+def test_lebel(tree: Tree, command: Callable[..., Any]) -> None:
+    """ds003020: no events, the task is the story, 10 s of scanning before the sound, a run in which nobody speaks."""
+    stories = {name: story(seed, 10) for seed, name in enumerate(["avatar", "souls", "wheretheressmoke"])}
+    for name, words in stories.items():
+        tree.text(f"derivative/TextGrids/{name}.TextGrid", chronological(words))
+    smoke = ["ses-2_task-wheretheressmoke_run-1", "ses-3_task-wheretheressmoke_run-2"]
+    for run in ["ses-1_task-AuditoryLocalizer", "ses-2_task-avatar", "ses-2_task-souls", *smoke]:
+        tree.run(f"sub-UTS01_{run}", 16, 2.0)
+    done = command(*tree.argv("UTS01"), "--words", "textgrid", "--set", "window.start=10")
+    assert done.code == 0, done.err
+    assert_heard(tree.words("UTS01", "task-avatar"), stories["avatar"], 10.0)
+    for run in smoke:
+        assert_heard(tree.words("UTS01", run), stories["wheretheressmoke"], 10.0)
+    assert not list(tree.out.rglob("*AuditoryLocalizer*"))
+    assert "--words" not in done.err
+    decoded = tree.decoded("UTS01")
+    # Window k is decoded from the volumes at 12 + 2 k and 14 + 2 k s; there are volumes up to 30 s, so window 9 has none.
+    n_runs = 2 if set(decoded["group"]) == {"wheretheressmoke"} else 1
+    assert_windows(decoded, stories, n_runs * (8 + 7))
+
+
+def test_narratives(tree: Tree, command: Callable[..., Any]) -> None:
+    """ds002345: sounds named by the events, which begin with music or not; several stories in a run, with films between."""
+    stories = {name: story(seed, 10) for seed, name in enumerate(["pieman", "tunnel", "friends", "bigbang"])}
+    for name, words in stories.items():
+        tree.text(f"stimuli/gentle/{name}/align.csv", gentle(words))
+    head = "onset\tduration\ttrial_type\tstim_file\n"
+    pieman = "0.0\t0.3\tmusic\tpieman_audio.wav\n0.4\t20.0\tstory\tpieman_audio.wav\n"
+    films = [(5.0, 5.0, "movie", "n/a"), (12.25, 20.0, "story", "friends_audio.wav"), (36.0, 9.0, "movie", "n/a")]
+    films.append((48.5, 20.0, "story", "bigbang_audio.wav"))
+    schema = "".join("\t".join(map(str, row)) + "\n" for row in films)
+    events = {"pieman_run-1": pieman, "tunnel": "3.0\t20.0\tstory\ttunnel_audio.wav\n", "schema_run-1": schema}
+    for run, text in events.items():
+        tree.run(f"sub-001_task-{run}", 50, 1.5)
+        tree.text(f"sub-001/func/sub-001_task-{run}_events.tsv", head + text)
+    skipped = ("--skip", "train", "--skip", "decode", "--skip", "evaluate")
+    done = command(*tree.argv("001"), "--words", "auto", *skipped)
+    assert done.code == 0, done.err
+    found = {name: [row for i, row in enumerate(words) if i % 5] for name, words in stories.items()}
+    assert_heard(tree.words("001", "task-pieman_run-1"), found["pieman"], 0.0)
+    assert_heard(tree.words("001", "task-tunnel"), found["tunnel"], 3.0)
+    both = tree.words("001", "task-schema_run-1")
+    assert_heard(both[both["story"] == "friends"], found["friends"], 12.25)
+    assert_heard(both[both["story"] == "bigbang"], found["bigbang"], 48.5)
+    assert set(both["story"]) == {"friends", "bigbang"}
+    assert done.err.count("24 words of pieman; dropped: 6 without a time, 0 marks") == 1
+
+
+def test_pereira(tree: Tree, command: Callable[..., Any]) -> None:
+    """A matrix of sentences, three or four a passage, each cut into chunks that are decoded from the one response."""
+    rng = np.random.default_rng(0)
+    passages = [(p, " ".join(rng.choice([*NOUNS, *VERBS], 7))) for p in range(12) for _ in range(3 + p % 2)]
+    tree.text("sub-M02/.keep", "")
+    betas = tree.root / "betas"
+    betas.mkdir()
+    np.save(betas / "sub-M02_betas.npy", rng.standard_normal((len(passages), 30)).astype(np.float32))
+    table = pd.DataFrame({"sentence": [text for _, text in passages], "passage": [p for p, _ in passages]})
+    table.to_csv(betas / "sub-M02_trials.tsv", sep="\t", index=False)
+    own = ("-d", f"betas={betas}", "--atlas", "blocks:1", "--text-column", "sentence", "--group", "passage")
+    done = command(*tree.argv("M02", *own), "--set", "window.chunks=3", "--set", "estimate.center=none")
+    assert done.code == 0, done.err
+    decoded = tree.decoded("M02")
+    true = decoded[decoded["condition"] == "true"]
+    tested = {text for p, text in passages if str(p) in set(true["group"].astype(str))}
+    assert len(true) == 2 * len(tested)
+    cut = {text: text.split() for text in tested}
+    whole = {(" ".join(words[:3]), " ".join(words[3:5])) for words in cut.values()}
+    whole |= {(" ".join(words[:5]), " ".join(words[5:])) for words in cut.values()}
+    assert set(zip(true["prompt"], true["text_true"], strict=True)) == whole
