@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 from bids_brainlm import __version__
-from bids_brainlm.cli import exits
+from bids_brainlm.cli import exits, leakage
 from bids_brainlm.cli.arguments import AppCommand
 
 NAME = "brainlm"
@@ -26,12 +27,47 @@ def command(ending: exits.Ending, verbose: int) -> None:
     ending.tracebacks = verbose >= 2
 
 
+PARADIGMS = {
+    "picture": "bids_brainlm.simulation.dataset",
+    "story": "bids_brainlm.simulation.story",
+    "reading": "bids_brainlm.simulation.reading",
+}
+"""What people do in the scanner -> where it is simulated."""
+
+
 @command.command("simulate", cls=AppCommand)
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--paradigm",
+    type=click.Choice(list(PARADIGMS)),
+    default="picture",
+    help="People look at pictures, hear stories, or read sentences.",
+)
 @click.option("--participants", type=click.IntRange(min=1), default=2, help="Number of participants.")
-@click.option("--runs", type=click.IntRange(min=1), default=10, help="Runs of each participant.")
-@click.option("--trials", type=click.IntRange(min=1), default=80, help="Trials of each run.")
-@click.option("--repeats", type=click.IntRange(min=1), default=3, help="Times each stimulus is shown.")
+@click.option(
+    "--runs", type=click.IntRange(min=1), default=None, help="Runs of each participant.", show_default="10; story: one a story"
+)
+@click.option(
+    "--trials", type=click.IntRange(min=1), default=None, help="Trials of each run; not for stories.", show_default="80"
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Times each stimulus is shown; not for stories.",
+    show_default="3; reading: 2",
+)
+@click.option("--stories", type=click.IntRange(min=3), default=None, help="Number of stories.", show_default="20")
+@click.option(
+    "--minutes", type=click.FloatRange(min=0, min_open=True), default=None, help="Length of a story.", show_default="2.5"
+)
+@click.option(
+    "--surprise",
+    type=click.FloatRange(min=0, max=1),
+    default=None,
+    help="How often a word that could be expected is another one; not for pictures.",
+    show_default="0.2",
+)
 @click.option("--tr", type=click.FloatRange(min=0, min_open=True), default=2.0, help="Repetition time in s.")
 @click.option("--snr", type=click.FloatRange(min=0), default=1.0, help="Signal relative to the default; 0 leaves noise alone.")
 @click.option("--hrf-variability", type=click.FloatRange(min=0), default=0.1, help="Spread of the HRF's stretch over cortex.")
@@ -39,15 +75,24 @@ def command(ending: exits.Ending, verbose: int) -> None:
 @click.option(
     "--space", type=click.Choice(["fsaverage", "T1w"]), default="fsaverage", help="fsaverage5 surfaces, or a small volume."
 )
-def simulate(out: Path, **options: Any) -> None:
-    """Write a BIDS dataset OUT with fMRIPrep-style derivatives, captions and known truth."""
-    summary = importlib.import_module("bids_brainlm.simulation.dataset").simulate(out, **options)
-    click.echo(str(summary))
+def simulate(out: Path, paradigm: str, **options: Any) -> None:
+    """Write a BIDS dataset OUT with fMRIPrep-style derivatives, texts and known truth."""
+    function = importlib.import_module(PARADIGMS[paradigm]).simulate
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given.keys() - inspect.signature(function).parameters.keys():
+        raise click.UsageError(f"--{name} does not go with --paradigm {paradigm}")
+    click.echo(str(function(out, **given)))
 
 
 @command.command("make-lm", cls=AppCommand)
 @click.argument("texts", type=click.Path(path_type=Path, exists=True, dir_okay=False), nargs=-1, required=True)
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--style",
+    type=click.Choice(["chat", "continuation"]),
+    default="chat",
+    help="What is asked of the model: whole texts, or the next words of long ones.",
+)
 @click.option("--steps", type=click.IntRange(min=1), default=500, help="Training steps.")
 @click.option("--width", type=click.IntRange(min=4), default=128, help="Embedding width.")
 @click.option("--layers", type=click.IntRange(min=1), default=4, help="Layers.")
@@ -73,6 +118,9 @@ def compare(bids_dir: Path, output_dir: Path) -> None:
     table = comparison.compare(bids_dir, output_dir)
     click.echo("Share of facts right on held-out trials (chance 1/6):")
     click.echo(table.to_string(index=False, float_format="{:.2f}".format))
+
+
+command.add_command(leakage.command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,8 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_brainlm import __version__
-from bids_brainlm.core.design import nuisance, trial_design
-from bids_brainlm.core.glm import lss, percent_signal_change
 from bids_brainlm.core.reliability import split_half
 from bids_brainlm.core.types import Floats
 from bids_brainlm.errors import ConfigError
@@ -32,7 +30,7 @@ from bids_brainlm.io.files import write_json, write_tsv
 from bids_brainlm.simulation import derivatives, observer
 from bids_brainlm.simulation.bold import AMPLITUDE, Noise
 from bids_brainlm.simulation.patches import Anatomy, Sheet
-from bids_brainlm.simulation.people import Person, draw_person, labels, sheet_of
+from bids_brainlm.simulation.people import Person, draw_person, labels, sheet_of, single_trials
 from bids_brainlm.simulation.trials import Run, schedule
 from bids_brainlm.simulation.world import FACTORS, Stimulus, combination, corpus, forms, stimuli
 
@@ -40,9 +38,6 @@ TASK = "pictures"
 
 N_TEXTS = 4000
 """Texts of the corpus."""
-
-HIGH_PASS = 1 / 128
-"""Hz; cut-off of the drift model behind the figures of the summary."""
 
 EVENTS = {
     "stim_id": {"Description": "Stimulus shown: a row of stimuli/captions.tsv and of stimuli/questions.tsv."},
@@ -217,15 +212,10 @@ def responses_to(world: Sequence[Stimulus], anatomy: Anatomy, snr: float) -> Flo
 
 
 def _run(person: Person, index: int, run: Run, world: Sequence[Stimulus], responses: Floats, rng: np.random.Generator) -> Floats:
-    """Simulate and write one run; return LSS betas (n, V), 0 where nothing is driven, with the mean over the run removed."""
+    """Simulate and write one run; return its LSS betas."""
     bold, motion = person.record(index, responses[run.stimulus], run.onset, run.duration, run.n_volumes, rng)
     _write_events(person.events / f"{person.stem(index)}_events.tsv", run, world)
-    times = person.start_time + person.tr * np.arange(run.n_volumes)
-    betas, driven = np.zeros((len(run.onset), bold.shape[1]), np.float32), person.anatomy.driven
-    design = trial_design(run.onset, run.duration, times), nuisance(times, HIGH_PASS, motion)
-    betas[:, driven] = lss(percent_signal_change(bold[:, driven]), *design)
-    betas -= betas.mean(axis=0)
-    return betas
+    return single_trials(person, run.onset, run.duration, bold, motion)
 
 
 def _quality(

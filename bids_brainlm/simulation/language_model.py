@@ -4,6 +4,10 @@ A language model trained on isolated captions cannot be steered by brain tokens:
 caption. Each training *passage* here therefore begins with a shuffled, incomplete bag of the words of its caption among words of
 other captions, then the prompt, then the caption. The model learns to say a caption that agrees with its context, which is what
 it is asked for when brain tokens stand in place of the bag.
+
+Passages are laid out in the prompt *style* that the model is for. ``chat``: bag and instruction, then a whole text.
+``continuation``: texts are long (stories, or sentences), and a passage is a piece of one: a bag of the words to come, some words
+of the text so far, then its next few words. The model learns from both, what was said and what it is told to say.
 """
 
 from __future__ import annotations
@@ -72,6 +76,29 @@ def common_words(texts: Sequence[Prompt], share: float = 0.2) -> set[str]:
     return {word for word, count in counts.items() if count > max(share * len(texts), 1)}
 
 
+def pieces(
+    texts: Sequence[str], n: int, rng: np.random.Generator, *, context: tuple[int, int], answer: tuple[int, int]
+) -> list[Prompt]:
+    """Cut n pieces out of long texts: words in a row, and as answer the words that follow.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        Longer ones are drawn from more often.
+    n : int
+    rng : numpy.random.Generator
+    context, answer : (int, int)
+        Fewest and most words; a context is shorter where the text begins, an answer where it ends.
+    """
+    said = [text.split() for text in texts]
+    starts = np.array([(i, at) for i, text in enumerate(said) for at in range(len(text))])
+    out = []
+    for i, at in starts[rng.integers(len(starts), size=n)]:
+        before, after = (int(rng.integers(low, high + 1)) for low, high in (context, answer))
+        out.append(Prompt(" ".join(said[i][max(0, at - before) : at]), " ".join(said[i][at : at + after])))
+    return out
+
+
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
     """Byte-level BPE: frequent words become single tokens, and any text of any script can be written."""
     tokenizer = Tokenizer(models.BPE())
@@ -90,6 +117,7 @@ def make_lm(
     texts: Sequence[Prompt],
     out: Path,
     *,
+    style: str = "chat",
     prompts: Sequence[str] = ("Describe the following image.", "Describe the content of this image."),
     steps: int = 500,
     batch_size: int = 24,
@@ -101,6 +129,8 @@ def make_lm(
     bag_size: tuple[int, int] = (2, 4),
     n_distractors: tuple[int, int] = (0, 2),
     repeats: tuple[int, int] = (1, 3),
+    context: tuple[int, int] = (0, 20),
+    answer: tuple[int, int] = (2, 9),
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Train and save a small Llama.
@@ -111,13 +141,17 @@ def make_lm(
         Answers are what the model learns to say; a context is a question that belongs to one.
     out : Path
         Folder for model and tokenizer, as `transformers` reads them.
+    style : {"chat", "continuation"}
+        What the model is for; see the module.
     prompts : sequence of str
-        Instructions for texts without a question.
+        Instructions for texts without a question; ``chat`` alone.
     steps, batch_size, learning_rate : int, int, float
     width, layers, heads, vocabulary : int
         Size of the model.
     bag_size, n_distractors, repeats : (int, int)
         See `bids_brainlm.language.stimuli.passages`.
+    context, answer : (int, int)
+        Words of the text so far, and words to come; ``continuation`` alone.
     seed : int
 
     Returns
@@ -125,19 +159,23 @@ def make_lm(
     list of dict
         Training history.
     """
-    rng = np.random.default_rng(seed)
-    chosen = [texts[i] for i in rng.integers(len(texts), size=steps * batch_size)]
+    rng, n = np.random.default_rng(seed), steps * batch_size
     tokenizer = train_tokenizer([f"{p.context} {p.answer}" for p in texts] + list(prompts), vocabulary)
+    if style == "continuation":
+        chosen = pieces([p.answer for p in texts], n, rng, context=context, answer=answer)
+        prompts = ()
+    else:
+        chosen = [texts[i] for i in rng.integers(len(texts), size=n)]
     bags = passages(
         [p.answer for p in chosen],
         rng,
         bag_size=bag_size,
         n_distractors=n_distractors,
         repeats=repeats,
-        left_out=common_words(texts),
+        left_out=common_words(texts if style == "chat" else chosen),
     )
     spoken = [_instructed(bag, p.context, prompts, rng) for bag, p in zip(bags, chosen, strict=True)]
-    renderings = tuple((render(p, tokenizer, 0, "chat", with_answer=True),) for p in spoken)
+    renderings = tuple((render(p, tokenizer, 0, style, with_answer=True),) for p in spoken)
     longest = max(len(item[0].ids) for item in renderings)
     torch.manual_seed(seed)
     llm = LlamaForCausalLM(

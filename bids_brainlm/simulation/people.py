@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_brainlm.core.design import nuisance, trial_design
+from bids_brainlm.core.glm import lss, percent_signal_change
 from bids_brainlm.core.types import Floats
 from bids_brainlm.errors import ConfigError
 from bids_brainlm.simulation import derivatives
@@ -20,6 +22,9 @@ from bids_brainlm.simulation.patches import Anatomy, Sheet, patch_maps, surface,
 
 SHEETS = {"fsaverage": surface, "fsaverage5": surface, "T1w": volume}
 """Name of a space -> where responses are."""
+
+HIGH_PASS = 1 / 128
+"""Hz; cut-off of the drift model behind the figures of a summary."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +101,18 @@ class Person:
         """Write where each word lives."""
         maps = {"/".join(word): weights for word, weights in self.anatomy.maps.items()}
         derivatives.write_maps(f"sub-{self.label}", self.truth, maps, self.sheet)
+
+
+def single_trials(
+    person: Person, onsets: NDArray[np.float64], durations: NDArray[np.float64], bold: Floats, motion: NDArray[np.float64]
+) -> Floats:
+    """(n, V) LSS betas of one run in percent, 0 where nothing is driven, with the mean over the run removed."""
+    times = person.start_time + person.tr * np.arange(len(bold), dtype=np.float64)
+    betas, driven = np.zeros((len(onsets), bold.shape[1]), np.float32), person.anatomy.driven
+    design = trial_design(onsets, durations, times), nuisance(times, HIGH_PASS, motion)
+    betas[:, driven] = lss(percent_signal_change(bold[:, driven]), *design)
+    betas -= betas.mean(axis=0)
+    return betas
 
 
 def draw_person(

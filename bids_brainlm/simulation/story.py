@@ -33,7 +33,7 @@ from bids_brainlm.simulation import derivatives
 from bids_brainlm.simulation.bold import AMPLITUDE, Noise, regressors
 from bids_brainlm.simulation.passages import FACTORS
 from bids_brainlm.simulation.patches import Anatomy, Sheet
-from bids_brainlm.simulation.people import Person, draw_person, labels, sheet_of
+from bids_brainlm.simulation.people import HIGH_PASS, Person, draw_person, labels, sheet_of
 from bids_brainlm.simulation.speech import Spoken, story
 
 TASK = "stories"
@@ -46,9 +46,6 @@ LEAD, GAP, TAIL = 10.0, 14.0, 16.0
 
 N_STORIES = 150
 """Stories of the corpus."""
-
-HIGH_PASS = 1 / 128
-"""Hz; cut-off of the drift model behind the observer."""
 
 WINDOW, N_ROWS = 2.0, 4
 """Windows that the observer tells apart, in s, and the volumes it looks at; ``window.seconds`` and ``window.rows``."""

@@ -22,16 +22,27 @@ from bids_brainlm.errors import InputError
 @pytest.mark.parametrize(
     ("name", "module", "function"),
     [
-        ("simulate", "bids_brainlm.simulation.dataset", "simulate"),
+        *(("simulate", module, "simulate") for module in companion.PARADIGMS.values()),
         ("make-lm", "bids_brainlm.simulation.language_model", "make_lm"),
     ],
 )
 def test_defaults_are_those_of_the_function(name: str, module: str, function: str) -> None:
     target = getattr(importlib.import_module(module), function)
     defaults = {key: item.default for key, item in inspect.signature(target).parameters.items()}
-    for option in companion.command.commands[name].params:
-        if isinstance(option, click.Option):
-            assert option.default == defaults[option.name], option.name
+    options = {option.name: option for option in companion.command.commands[name].params if isinstance(option, click.Option)}
+    for key, option in options.items():
+        # An option without a default of its own leaves it to the function; its help says so in words.
+        if option.default is not None and key != "paradigm":
+            assert option.default == defaults[key], key
+        elif key in defaults and defaults[key] is not None:
+            assert str(defaults[key]) in str(option.show_default), key
+    assert set(defaults) - {"out"} <= set(options) or name == "make-lm"
+
+
+def test_an_option_of_another_paradigm_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert companion.main(["simulate", str(tmp_path / "x"), "--paradigm", "story", "--trials", "5"]) == 2
+    assert "--trials does not go with --paradigm story" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
 
 
 def test_simulate_passes_its_options_on(
@@ -39,8 +50,8 @@ def test_simulate_passes_its_options_on(
 ) -> None:
     seen: dict[str, Any] = {}
 
-    def fake(out: Path, **options: Any) -> str:
-        seen.update(options, out=out)
+    def fake(out: Path, *, snr: float, hrf_variability: float, participants: int, tr: float, seed: int, space: str) -> str:
+        seen.update(snr=snr, hrf_variability=hrf_variability, participants=participants, out=out)
         return "split-half reliability 0.3"
 
     monkeypatch.setitem(sys.modules, "bids_brainlm.simulation.dataset", SimpleNamespace(simulate=fake))
@@ -70,7 +81,7 @@ def test_make_lm_takes_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_fault_ends_as_documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def fake(out: Path, **options: Any) -> str:
+    def fake(out: Path, participants: int, tr: float, snr: float, hrf_variability: float, seed: int, space: str) -> str:
         raise InputError("the folder is not empty", out, remedy="choose another")
 
     monkeypatch.setitem(sys.modules, "bids_brainlm.simulation.dataset", SimpleNamespace(simulate=fake))
