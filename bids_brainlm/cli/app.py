@@ -137,7 +137,7 @@ def command(ctx: click.Context, /, **given: Any) -> int:
     """
     ending: exits.Ending = ctx.obj
     ending.tracebacks = given["verbose"] >= 2
-    _log_to_stderr(given["verbose"] - given["quiet"])
+    log_to_stderr(given["verbose"] - given["quiet"])
     request = request_from(ctx, given)
     ending.tracebacks |= request.verbosity >= 2
     os.environ.update(environment(request.config, _cache_folder(request, given["dry_run"]), os.environ))
@@ -153,7 +153,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exits.run(command, NAME, argv)
 
 
-def _log_to_stderr(verbosity: int) -> None:
+def log_to_stderr(verbosity: int) -> None:
+    """Messages of the package on stderr, fewer or more than usual."""
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, level=logging.WARNING)
     logging.getLogger(NAME).setLevel(level_of(verbosity))
 

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from bids_brainlm import __version__
-from bids_brainlm.config import Request
+from bids_brainlm.config import Config, Request
 from bids_brainlm.core.leakage import LEAKY, count
 from bids_brainlm.core.types import DECODED_COLUMNS, Examples, Split
 from bids_brainlm.errors import InputError
@@ -83,21 +83,13 @@ def decode(request: Request, *, participant: str) -> list[Path]:
     tables, permuted = [], []
     for split in splits_of(request, trials, examples_of(request, trials)):
         fitted = decoder.load(model_path(request, participant, trials.task, split.fold), config)
-        generation = Generation(
-            config.model.style,
-            settings.max_new_tokens,
-            settings.min_new_tokens,
-            settings.beams,
-            settings.repetition_penalty,
-            settings.batch_size,
-        )
         test = split.examples.take(split.test)
         try:
             found = decode_texts(
                 fitted.model,
                 fitted.text,
                 test,
-                generation,
+                generation_of(config),
                 permutations=settings.permutations,
                 seed=config.run.random_seed + split.fold,
                 fold=split.fold,
@@ -122,6 +114,19 @@ def decode(request: Request, *, participant: str) -> list[Path]:
         write_tsv(scores, pd.concat(permuted, ignore_index=True, join="inner")),
         describe(scores, "NLL (nats) of every text under permuted brains, one column a permutation.", about, marks),
     ]
+
+
+def generation_of(config: Config) -> Generation:
+    """How the configuration has text generated."""
+    settings = config.decode
+    return Generation(
+        config.model.style,
+        settings.max_new_tokens,
+        settings.min_new_tokens,
+        settings.beams,
+        settings.repetition_penalty,
+        settings.batch_size,
+    )
 
 
 def _sidecar(split: Split, about: dict[str, Any]) -> dict[str, Any]:
