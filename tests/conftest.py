@@ -1,9 +1,11 @@
-"""Fixtures of every test: where the real data are, and that nothing reaches for the network."""
+"""Fixtures of every test: where the real data are, that nothing reaches for the network, and what metrics may need."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +28,60 @@ def real_data() -> Path:
             pytest.fail(f"BRAINLM_TEST_DATA is {os.environ['BRAINLM_TEST_DATA']!r}, which holds no README.md of the test data")
         pytest.skip("needs the real data: set BRAINLM_TEST_DATA to its folder")
     return folder
+
+
+VOCABULARY = """
+a all along and animal beach bear big bird cat cats dog dogs fish garden grass grey here horse in is knows man nobody nothing on
+park play polar pup red rides roof runs sea seen sings sits sleeps swims the two was what where who with word
+"""
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT whose tokens are the words of `VOCABULARY`, with its tokenizer."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    codes = {word: i for i, word in enumerate([*special, *VOCABULARY.split()])}
+    tokenizer = Tokenizer(models.WordLevel(codes, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
+    ends = [("[CLS]", codes["[CLS]"]), ("[SEP]", codes["[SEP]"])]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    named = {f"{name.strip('[]').lower()}_token": name for name in special}
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    folder = tmp_path_factory.mktemp("bert")
+    BertModel(BertConfig(vocab_size=len(codes), max_position_embeddings=256, **sizes)).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named).save_pretrained(folder)
+    return folder
+
+
+class _Synset:
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+
+    def lemmas(self) -> list[_Synset]:
+        return [_Synset((name,)) for name in self._names]
+
+    def name(self) -> str:
+        return self._names[0]
+
+
+class _WordNet:
+    """As much of NLTK's reader as METEOR asks for."""
+
+    def synsets(self, word: str) -> list[_Synset]:
+        return [_Synset(names) for names in (("dog", "pup"), ("animal", "being")) if word in names]
+
+
+@pytest.fixture(scope="session")
+def resources(bert_folder: Path) -> Mapping[str, Any]:
+    """What metrics may need beside texts: a WordNet of two synsets and a random masked language model."""
+    from bids_brainlm.evaluation.resources import load_states
+
+    return {"wordnet": _WordNet(), "bert": load_states(bert_folder)}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -329,6 +329,7 @@ class Evaluate:
         "of words of the training texts when empty.",
         "--embeddings",
     )
+    bertscore: str = setting("", "Folder of a masked language model for the metric bertscore.", "--bertscore")
     bootstrap: int = setting(2000, "Bootstrap samples behind the 95 % intervals.")
     readout: tuple[str, ...] = setting(("ridge", "logistic"), "Linear readouts of the facts from the same betas, for comparison.")
 
@@ -354,8 +355,10 @@ class Compat:
     """What the released code of BrainLLM does and this package otherwise does not; off unless its figures are to be matched."""
 
     padded_warmup: bool = setting(False, "Padding counts in the mean embedding that the warm-up aims at.")
-    recall_rouge: bool = setting(False, "ROUGE is its recall alone.")
-    truncated: bool = setting(False, "Predictions are cut to as many words as the reference has before they are compared.")
+    recall_rouge: bool = setting(False, "The recall of ROUGE is reported beside its F1.")
+    truncated: bool = setting(
+        False, "Metrics are reported a second time, of predictions that are cut to as many words as the reference has."
+    )
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,11 @@ paired test; corpus-level scores, which have neither, are not given. Of several 
 
 - ``bleu1`` .. ``bleu4``: sentence BLEU (sacrebleu, tokens 13a, lower case, all references, exponential smoothing, effective
   order), 0 to 1. A mean of sentence BLEU is not the corpus BLEU of machine translation papers: do not compare the two.
-- ``rouge_l``: F1 of the longest common subsequence of words; ``wer``: word errors by length of the reference; both on
-  lower-case whole words. ``exact``: whether text and reference are the same words.
+- ``rouge_1``: F1 of the words in common; ``rouge_l``: F1 of the longest common subsequence of words; ``wer``: word errors by
+  length of the reference; all on lower-case whole words. ``exact``: whether text and reference are the same words.
+- ``meteor``, ``bertscore``: where WordNet and a masked language model are at hand (`bids_brainlm.evaluation.resources`).
+- ``rouge_1_recall``, ``rouge_l_recall``, and any metric with ``_truncated`` behind its name (`chosen`): as the released code of
+  BrainLLM has them, for comparison with its figures. Neither punishes a text for what it says too much.
 - ``facts``: share of the stimulus's facts that the text names (see `Facts`).
 
 A plug-in needs no class: a function ``(hypotheses, references) -> (n,)`` registered under a name or an entry point
@@ -18,6 +21,8 @@ array([0.57142857])
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +33,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bids_brainlm import registry
+from bids_brainlm.evaluation.resources import bert_score, meteor
 from bids_brainlm.language.stimuli import named, words
 
 Array = NDArray[np.float64]
@@ -53,7 +59,8 @@ class Metric:
     reference : str
         What it is and where it comes from.
     context : tuple of str
-        Keyword arguments that ``score`` needs besides the texts, of: ``stimuli`` (n,) str, ``facts`` `Facts`.
+        Keyword arguments that ``score`` needs besides the texts, of: ``stimuli`` (n,) str, ``facts`` `Facts`, and what
+        `bids_brainlm.evaluation.resources.available` finds.
     """
 
     name: str
@@ -113,15 +120,53 @@ def bleu(hypotheses: Sequence[str], references: References, order: int) -> list[
     return [scorer.sentence_score(text, list(right)).score / 100 for text, right in zip(hypotheses, references, strict=True)]
 
 
-def rouge_l(hypotheses: Sequence[str], references: References) -> list[float]:
-    """F1 of the longest common subsequence of words, best reference."""
-    return [
-        max(_lcs_f1(words(text), words(one)) for one in right) for text, right in zip(hypotheses, references, strict=True)
-    ]  # fmt: skip
+def chosen(names: Sequence[str], *, recall_rouge: bool = False, truncated: bool = False) -> list[Metric]:
+    """Metrics by name, and those of BrainLLM's released code beside the ones they are variants of.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Registered ones.
+    recall_rouge : bool
+        Add recalls of ROUGE, where ROUGE is among them.
+    truncated : bool
+        Add every metric of texts as ``<name>_truncated``, for which a text is cut to as many words as its longest reference has.
+    """
+    recalls = [f"{name}_recall" for name in names if name in ("rouge_1", "rouge_l")] if recall_rouge else []
+    found = [get(name) for name in dict.fromkeys([*names, *recalls])]
+    return found + [_truncated(metric) for metric in found if truncated and metric.name not in ("facts", "exact")]
 
 
-def _lcs_f1(a: Sequence[str], b: Sequence[str]) -> float:
-    return 2 * lcs_length(a, b) / (len(a) + len(b)) if a and b else 0.0
+def _truncated(metric: Metric) -> Metric:
+    def score(hypotheses: Sequence[str], references: References, **context: Any) -> Array:
+        lengths = [max(len(one.split()) for one in right) for right in references]
+        cut = [" ".join(text.split()[:n]) for text, n in zip(hypotheses, lengths, strict=True)]
+        return metric(cut, references, **context)
+
+    what = f"{metric.reference}; texts cut to the length of the reference"
+    return dataclasses.replace(metric, name=f"{metric.name}_truncated", score=score, reference=what)
+
+
+def _best(one: Callable[[list[str], list[str]], float], hypotheses: Sequence[str], references: References) -> list[float]:
+    """A score of two lists of words, against the reference it is largest for."""
+    return [max(one(words(text), words(r)) for r in right) for text, right in zip(hypotheses, references, strict=True)]
+
+
+def _unigram_f1(text: list[str], right: list[str]) -> float:
+    return 2 * (Counter(text) & Counter(right)).total() / (len(text) + len(right)) if text and right else 0.0
+
+
+def _unigram_recall(text: list[str], right: list[str]) -> float:
+    # The package that their code calls counts distinct words.
+    return len(set(text) & set(right)) / len(set(right)) if right else 0.0
+
+
+def _lcs_f1(text: list[str], right: list[str]) -> float:
+    return 2 * lcs_length(text, right) / (len(text) + len(right)) if text and right else 0.0
+
+
+def _lcs_recall(text: list[str], right: list[str]) -> float:
+    return lcs_length(text, right) / len(right) if right else 0.0
 
 
 def lcs_length(a: Sequence[str], b: Sequence[str]) -> int:
@@ -277,7 +322,12 @@ for _order in range(1, 5):
             f"bleu{_order}", partial(bleu, order=_order), reference=f"Sentence BLEU-{_order} (Papineni et al. 2002; sacrebleu)"
         )
     )
-_add(Metric("rouge_l", rouge_l, reference="ROUGE-L F1 (Lin 2004)"))
+_add(Metric("rouge_1", partial(_best, _unigram_f1), reference="ROUGE-1 F1 (Lin 2004)"))
+_add(Metric("rouge_l", partial(_best, _lcs_f1), reference="ROUGE-L F1 (Lin 2004)"))
+_add(Metric("rouge_1_recall", partial(_best, _unigram_recall), reference="Recall of ROUGE-1, of distinct words"))
+_add(Metric("rouge_l_recall", partial(_best, _lcs_recall), reference="Recall of ROUGE-L"))
+_add(Metric("meteor", meteor, reference="METEOR (Banerjee & Lavie 2005; NLTK)", context=("wordnet",)))
+_add(Metric("bertscore", bert_score, low=-1.0, reference="F1 of BERTScore (Zhang et al. 2020)", context=("bert",)))
 _add(Metric("wer", wer, direction="lower", high=np.inf, reference="Word error rate (jiwer)"))
 _add(Metric("exact", exact, reference="Share of texts that equal a reference word for word"))
 _add(Metric("facts", facts_named, reference="Share of facts named, by whole words", context=("stimuli", "facts")))

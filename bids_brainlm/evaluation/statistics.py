@@ -63,11 +63,19 @@ def bootstrap_interval(
     n = sums.size
     if n < MIN_UNITS or np.ptp(sums / counts) == 0:
         return None
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(n, np.full(n, 1 / n), size=n_samples)
-    means = (weights @ sums) / (weights @ counts)
-    tail = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf((1 - level) / 2, n - 1))
-    low, high = np.quantile(means, [tail, 1 - tail])
+    weights = _weights(n, n_samples, seed)
+    return _between_tails((weights @ sums) / (weights @ counts), n, level)
+
+
+def _weights(n_units: int, n_samples: int, seed: int) -> NDArray[np.int64]:
+    """(n_samples, n_units) how often each unit is drawn in each sample."""
+    return np.random.default_rng(seed).multinomial(n_units, np.full(n_units, 1 / n_units), size=n_samples)
+
+
+def _between_tails(estimates: Array, n_units: int, level: float) -> tuple[float, float]:
+    """Expanded percentile interval from the estimates of bootstrap samples."""
+    tail = stats.norm.cdf(np.sqrt(n_units / (n_units - 1)) * stats.t.ppf((1 - level) / 2, n_units - 1))
+    low, high = np.quantile(estimates, [tail, 1 - tail])
     return float(low), float(high)
 
 
@@ -323,6 +331,56 @@ def sign_flip_p(
     # Equal sums in another order differ in the last bits; they must count as equally extreme.
     null = np.where(np.isclose(null, observed, rtol=0, atol=1e-12 * np.abs(sums).sum()), observed, null)
     return permutation_p(observed, null, alternative)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Slope of y on x over n texts, with a 95 % interval over units and a one-sided p value (that it is above 0)."""
+
+    slope: float
+    n: int
+    interval: tuple[float, float] | None = None
+    p_value: float | None = None
+
+
+def line(x: ArrayLike, y: ArrayLike, units: ArrayLike, n_samples: int = 2000, n_flips: int = 10000, seed: int = 0) -> Line:
+    """Straight line through values that come in units.
+
+    Parameters
+    ----------
+    x, y : (n,) float
+    units : (n,)
+        What was sampled.
+    n_samples, n_flips : int
+        Bootstrap samples of whole units, and random signs of what they add to the slope.
+
+    Returns
+    -------
+    Line
+        Slope nan where x does not vary; no interval and no p below `MIN_UNITS` units.
+
+    Notes
+    -----
+    A unit adds the sum of (x - mean x)(y - mean y) over its values to the numerator of the slope. Where y does not depend on x
+    these sums are as often negative as positive, whatever the values of a unit have in common (wild bootstrap of the score).
+    """
+    across, up = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    _, index = np.unique(np.asarray(units), return_inverse=True)
+    if not across.shape == up.shape == index.shape or across.ndim != 1:
+        raise ValueError(f"x {across.shape}, y {up.shape} and units {index.shape}; expected (n,) all")
+    centred, rest = across - across.mean(), up - up.mean()
+    if not (centred**2).any():
+        return Line(np.nan, across.size)
+    slope = float(centred @ rest / (centred @ centred))
+    sums = np.stack([np.bincount(index, values) for values in (np.ones(index.size), centred, rest, centred**2, centred * rest)])
+    if sums.shape[1] < MIN_UNITS:
+        return Line(slope, across.size)
+    n, sx, sy, sxx, sxy = sums @ _weights(sums.shape[1], n_samples, seed).T
+    spread = n * sxx - sx**2
+    slopes = (n * sxy - sx * sy)[spread > 0] / spread[spread > 0]
+    return Line(
+        slope, across.size, _between_tails(slopes, sums.shape[1], 0.95), sign_flip_p(centred * rest, index, n_flips, seed)
+    )
 
 
 def pairwise_accuracy(nll: ArrayLike, nll_control: ArrayLike) -> Array:

@@ -18,8 +18,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from bids_brainlm.core.types import CONDITIONS, DECODED_COLUMNS
-from bids_brainlm.evaluation import metrics as metric_room
+from bids_brainlm.evaluation.linear import TOP, Identified, Measure
 from bids_brainlm.evaluation.metrics import Facts, Metric, mean_known
+from bids_brainlm.evaluation.resources import lacking
 from bids_brainlm.evaluation.statistics import (
     AccuracyTest,
     PrimaryTest,
@@ -27,6 +28,7 @@ from bids_brainlm.evaluation.statistics import (
     bootstrap_interval,
     factor_permutations,
     pairwise_accuracy,
+    permutation_p,
     primary_test,
     sign_flip_p,
 )
@@ -162,11 +164,13 @@ class Sampling:
 
 def summary(
     predictions: Predictions,
-    metrics: Sequence[str],
+    metrics: Sequence[Metric],
     nll_permuted: ArrayLike | None = None,
     facts: Facts | None = None,
     runs: ArrayLike | None = None,
     readouts: Mapping[str, NDArray[np.str_]] | None = None,
+    identified: Mapping[str, Identified] | None = None,
+    resources: Mapping[str, Any] | None = None,
     sampling: Sampling = Sampling(),  # noqa: B008 - frozen
 ) -> pd.DataFrame:
     """Every figure of one participant.
@@ -175,8 +179,8 @@ def summary(
     ----------
     predictions : Predictions
         Pooled over folds.
-    metrics : sequence of str
-        Registered names; those that need facts are left out where there are none.
+    metrics : sequence of Metric
+        Those that need facts, or something that ``resources`` lack, are left out.
     nll_permuted : (K, n) float, optional
         NLL under K permutations, columns in the order of the true condition; gives the primary test.
     facts : Facts, optional
@@ -184,6 +188,10 @@ def summary(
         Within what labels are permuted, in the order of the true condition; the fold when absent.
     readouts : mapping of name to (n, f) str, optional
         Labels of each factor named by something else than the text: ``ridge``, ``logistic``, ``observer``.
+    identified : mapping of name to Identified, optional
+        Texts told by a linear readout (``ridge``), in the order of the true condition.
+    resources : mapping, optional
+        What `bids_brainlm.evaluation.resources.available` finds.
     sampling : Sampling
 
     Returns
@@ -194,12 +202,13 @@ def summary(
     true = predictions.of("true")
     blocks = true.table["fold"].to_numpy() if runs is None else np.asarray(runs)
     rows = list(_likelihood_rows(predictions, nll_permuted, sampling))
-    for name in metrics:
-        metric = metric_room.get(name)
-        if "facts" in metric.context:
-            continue
-        rows += _metric_rows(metric, predictions, sampling)
-    if facts is not None and any("facts" in metric_room.get(name).context for name in metrics):
+    for name, found in (identified or {}).items():
+        rows += _identified_rows(name, found, true, sampling)
+    given = resources or {}
+    for metric in metrics:
+        if "facts" not in metric.context and not lacking(metric.context, given):
+            rows += _metric_rows(metric, predictions, given, sampling)
+    if facts is not None and any("facts" in metric.context for metric in metrics):
         named = {name: facts.read(predictions.of(name).texts) for name in predictions.conditions}
         rows += _facts_rows(facts, predictions, {**named, **(readouts or {})}, blocks, sampling)
     return pd.DataFrame([dataclasses.asdict(row) for row in rows], columns=list(METRICS_COLUMNS))
@@ -239,8 +248,29 @@ def _likelihood_rows(predictions: Predictions, nll_permuted: ArrayLike | None, s
         yield _estimate("nll_per_token", condition, part.nll / part.table["n_tokens"].clip(lower=1), part.groups, sampling)
 
 
-def _metric_rows(metric: Metric, predictions: Predictions, sampling: Sampling) -> Iterator[_Row]:
-    scores = {name: metric(part.texts, part.references, stimuli=part.stimuli) for name, part in _parts(predictions)}
+def _identified_rows(name: str, found: Identified, true: Predictions, sampling: Sampling) -> Iterator[_Row]:
+    """Pairwise accuracy, 2-way identification and top 10; each p counts permutations whose mean is as good as the true one."""
+    p = {key: _p_of(getattr(found, key)) for key in ("cosine", "identification", "top")}
+    rest: dict[str, Any] = {"null_mean": 0.5, "p_value": p["cosine"]}
+    yield _estimate("readout_pairwise", name, found.pairwise, true.groups, sampling, **rest)
+    for key, metric in (("identification", "readout_identification"), ("top", f"readout_top{TOP}")):
+        measure = getattr(found, key)
+        rest = {"null_mean": _mean(measure.null), "p_value": p[key]}
+        yield _estimate(metric, name, measure.values, true.groups, sampling, **rest)
+
+
+def _p_of(measure: Measure) -> float:
+    null = measure.null[:, np.isfinite(measure.values)]
+    return permutation_p(_mean(measure.values), null.mean(axis=1)) if null.size else np.nan
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else np.nan
+
+
+def _metric_rows(metric: Metric, predictions: Predictions, resources: Mapping[str, Any], sampling: Sampling) -> Iterator[_Row]:
+    scores = {name: metric(part.texts, part.references, stimuli=part.stimuli, **resources) for name, part in _parts(predictions)}
     for condition, part in _parts(predictions):
         rest: dict[str, float] = {}
         if condition == "true" and "permuted" in scores and scores["permuted"].shape == scores["true"].shape:

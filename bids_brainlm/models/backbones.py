@@ -93,7 +93,7 @@ def load_llm(name: str, *, revision: str = "", precision: str = "fp32", device: 
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device is {device!r}, but torch sees no GPU here; use cpu or auto")
     source = find(name, revision, offline)
-    with _quiet():
+    with quiet():
         config = _config(source)
         tokenizer = _tokenizer(source)
         model = _model(source, config, precision, device)
@@ -169,7 +169,7 @@ def add_lora(
     dict of str to Parameter
         Name within ``model`` -> (rank, in) and (out, rank) matrices.
     """
-    with _quiet():
+    with quiet():
         # Here, because it brings bitsandbytes along, which takes seconds.
         from peft import LoraConfig, inject_adapter_in_model
 
@@ -316,7 +316,7 @@ def _refuse_foreign_tokenizer(source: Source, model: Any, tokenizer: Any) -> Non
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep advice and progress bars of transformers and bitsandbytes back; what matters of it is checked and raised here.
 
     The Hub's bars stay: a long download should show.

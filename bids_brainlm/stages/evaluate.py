@@ -1,24 +1,36 @@
-"""Stage evaluate: decoded text -> figures of merit, with linear readouts of the same responses beside them."""
+"""Stage evaluate: decoded text -> figures of merit, with linear readouts of the same responses beside them.
+
+Where texts are parts of something longer (words over time, chunks of a sentence) there are no facts to be named. Linear readouts
+then tell texts by their embeddings, and figures are also given as a function of how much a text surprises the language model.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from bids_brainlm.config import Request
+from bids_brainlm.config import Config, Request
+from bids_brainlm.core.interventions import partners
 from bids_brainlm.core.types import Split
 from bids_brainlm.errors import InputError, MissingInputError
-from bids_brainlm.evaluation.metrics import Facts
+from bids_brainlm.evaluation.linear import Identified, identify, predict
+from bids_brainlm.evaluation.metrics import Facts, Metric, chosen
+from bids_brainlm.evaluation.resources import available, lacking
+from bids_brainlm.evaluation.surprise import SURPRISE_COLUMNS, bins, slopes
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, Predictions, Sampling, summary
 from bids_brainlm.io.files import read_tsv, write_tsv
 from bids_brainlm.stages.examples import examples_of, splits_of
 from bids_brainlm.stages.outputs import beh_path, describe, leaky_marks
 from bids_brainlm.stages.reliability import write_reliability
 from bids_brainlm.stages.responses import load_trials
+
+LOGGER = logging.getLogger(__name__)
 
 PANEL_BYTES = 2**27
 """Responses that a readout holds in memory at a time."""
@@ -40,13 +52,44 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     if facts is not None:
         folds = splits_of(request, trials, examples)
         readouts = _read_out(folds, facts, config.evaluate.readout, config.run.random_seed)
-    sampling = Sampling(config.evaluate.bootstrap, seed=config.run.random_seed)
-    table = summary(predictions, config.evaluate.metrics, nll, facts, scores["run"].to_numpy(str), readouts, sampling)
+    continued = any(examples.heard)
+    identified = _identified(request, splits_of(request, trials, examples)) if continued else {}
+    metrics = chosen(config.evaluate.metrics, recall_rouge=config.compat.recall_rouge, truncated=config.compat.truncated)
+    resources = available({name for metric in metrics for name in metric.context}, config.evaluate.bertscore)
+    sampling, runs = Sampling(config.evaluate.bootstrap, seed=config.run.random_seed), scores["run"].to_numpy(str)
+    table = summary(predictions, metrics, nll, facts, runs, readouts, identified, resources, sampling)
+    surprise = []
+    if continued:
+        table = pd.concat([table, slopes(predictions, nll, sampling)], ignore_index=True)
+        surprise = _write_surprise(request, participant, trials.task, bins(predictions, nll, sampling))
     path = beh_path(request, participant, trials.task, "metrics")
     primary = f"Primary test, declared beforehand: {table['metric'].iloc[0]}."
     text = f"Figures of merit. {primary} Intervals are 95 % bootstrap over groups."
-    written = [write_tsv(path, table), describe(path, text, METRICS_COLUMNS, leaky_marks(config))]
-    return [*written, *write_reliability(request, participant, trials, examples)]
+    marks = {**leaky_marks(config), "NotRun": _not_run(metrics, resources)}
+    written = [write_tsv(path, table), describe(path, text, METRICS_COLUMNS, marks)]
+    return [*written, *surprise, *write_reliability(request, participant, trials, examples)]
+
+
+def _not_run(metrics: Sequence[Metric], resources: Mapping[str, Any]) -> dict[str, str]:
+    """Metric -> what it would need."""
+    found = {metric.name: lacking(metric.context, resources) for metric in metrics}
+    for name, why in found.items():
+        if why:
+            LOGGER.warning("the metric %s is not run: it %s", name, why)
+    return {name: why for name, why in found.items() if why}
+
+
+def _write_surprise(request: Request, participant: str, task: str, table: pd.DataFrame) -> list[Path]:
+    path, parts = beh_path(request, participant, task, "surprise"), trained_parts(request.config)
+    which = f"as it is after training with the decoder ({', '.join(parts)})" if parts else "as it came: nothing of it was trained"
+    text = f"Figures of merit as a function of surprise: the NLL of a text without a brain, by the language model {which}."
+    marks = {**leaky_marks(request.config), "LanguageModelTrained": bool(parts)}
+    return [write_tsv(path, table), describe(path, text, SURPRISE_COLUMNS, marks)]
+
+
+def trained_parts(config: Config) -> tuple[str, ...]:
+    """Parts of the language model that a phase trains: with any, the condition without a brain is not the model as it came."""
+    return tuple(name for name in ("norms", "lora", "all") if any(name in phase.train for phase in config.phases))
 
 
 def load_facts(request: Request) -> Facts | None:
@@ -98,6 +141,38 @@ def _read_out(folds: Sequence[Split], facts: Facts, kinds: Sequence[str], seed: 
         for kind in kinds:
             out[kind].append(np.stack(columns[kind], axis=1))
     return {kind: np.concatenate(parts) for kind, parts in out.items()}
+
+
+def _identified(request: Request, folds: Sequence[Split]) -> dict[str, Identified]:
+    """Texts of all test sets told by a ridge readout of the same rows, against the decoder's own permuted brains."""
+    config = request.config
+    if "ridge" not in config.evaluate.readout:
+        return {}
+    from bids_brainlm.evaluation.readout import kernels  # as in `_read_out`
+
+    parts = []
+    for split in folds:
+        train, test = _some(_distinct(split), config.run.random_seed), split.examples.take(split.test)
+        known, true = ([split.examples.prompts[i].answer for i in part] for part in (train, split.test))
+        embedded = _embedded(known + true, known, config.evaluate.embeddings)
+        targets, own = embedded[: len(known)], embedded[len(known) :]
+        predicted = predict(kernels(_panels(split, train)), targets, split.examples.group[train])
+        others = partners(test, max(config.decode.permutations, 1), config.run.random_seed + split.fold)
+        parts.append(identify(predicted, own - targets.mean(axis=0), true, test.group, others))
+    return {"ridge": Identified.concat(parts)}
+
+
+def _embedded(texts: Sequence[str], training: Sequence[str], folder: str) -> NDArray[np.float32]:
+    # Here, because torch and transformers take seconds, and every plan imports this module.
+    from bids_brainlm.evaluation.embeddings import bag_of_words, embed
+
+    return embed(texts, folder) if folder else bag_of_words(texts, training)
+
+
+def _distinct(split: Split) -> NDArray[np.int64]:
+    """Training examples without those that only have another context: a readout sees rows and text, and no context."""
+    seen = {(split.examples.rows[i].tobytes(), split.examples.prompts[i].answer): i for i in split.train[::-1]}
+    return np.sort(np.fromiter(seen.values(), dtype=np.int64))
 
 
 def _some(index: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,16 +28,25 @@ FACTS = Facts(
 PERFECT = [texts[0] for texts in REFERENCES]
 WRONG = ["nobody knows what was seen here"] * 5
 MIXED = ["a red bird", "the man rides a red horse along the beach", "", "a dog and a cat", PERFECT[4]]
+SHORT = {"meteor": 0.5 / 4**3}
+"""METEOR takes one run of words in the right order for one too many: half the cube of its share among 4 words."""
 each = pytest.mark.parametrize("metric", [get(name) for name in metrics.names()], ids=metrics.names())
 
 
-def score(metric: Metric, texts: list[str], index: Any = slice(None)) -> np.ndarray:
-    references = np.array([0, 1, 2, 3, 4])[index]
-    return metric(texts, [REFERENCES[i] for i in references], stimuli=STIMULI[index], facts=FACTS)
+Score = Callable[..., np.ndarray]
+
+
+@pytest.fixture
+def score(resources: Mapping[str, Any]) -> Score:
+    def made(metric: Metric, texts: list[str], index: Any = slice(None)) -> np.ndarray:
+        references = np.array([0, 1, 2, 3, 4])[index]
+        return metric(texts, [REFERENCES[i] for i in references], stimuli=STIMULI[index], facts=FACTS, **resources)
+
+    return made
 
 
 @each
-def test_a_number_a_text_within_the_range(metric: Metric) -> None:
+def test_a_number_a_text_within_the_range(metric: Metric, score: Score) -> None:
     for texts in (PERFECT, WRONG, MIXED, [""] * 5, ["word " * 200] * 5):
         values = score(metric, texts)
         assert values.shape == (5,)
@@ -47,19 +57,19 @@ def test_a_number_a_text_within_the_range(metric: Metric) -> None:
 
 
 @each
-def test_a_perfect_text_gets_the_best_there_is(metric: Metric) -> None:
+def test_a_perfect_text_gets_the_best_there_is(metric: Metric, score: Score) -> None:
     sign = {"higher": 1, "lower": -1}[metric.direction]
     perfect, wrong, mixed = (sign * score(metric, texts) for texts in (PERFECT, WRONG, MIXED))
     best = metric.high if metric.direction == "higher" else metric.low
     if np.isfinite(best):
-        np.testing.assert_allclose(perfect, sign * best, atol=1e-9)
+        np.testing.assert_allclose(perfect, sign * best, atol=SHORT.get(metric.name, 1e-9))
     assert (perfect >= mixed - 1e-9).all()
     assert (perfect > wrong).all()
     assert mixed.mean() > wrong.mean()
 
 
 @each
-def test_texts_are_scored_each_for_itself_in_any_order(metric: Metric) -> None:
+def test_texts_are_scored_each_for_itself_in_any_order(metric: Metric, score: Score) -> None:
     whole = score(metric, MIXED)
     order = np.array([3, 0, 4, 2, 1])
     np.testing.assert_allclose(score(metric, [MIXED[i] for i in order], order), whole[order])
@@ -68,7 +78,7 @@ def test_texts_are_scored_each_for_itself_in_any_order(metric: Metric) -> None:
 
 
 @each
-def test_texts_of_others_score_worse(metric: Metric) -> None:
+def test_texts_of_others_score_worse(metric: Metric, score: Score) -> None:
     sign = 1 if metric.direction == "higher" else -1
     own = sign * score(metric, PERFECT).mean()
     for shift in range(1, 5):
@@ -76,10 +86,10 @@ def test_texts_of_others_score_worse(metric: Metric) -> None:
 
 
 @each
-def test_the_order_of_references_does_not_matter_and_more_do_no_harm(metric: Metric) -> None:
+def test_the_order_of_references_does_not_matter_and_more_do_no_harm(metric: Metric, resources: Mapping[str, Any]) -> None:
     sign = 1 if metric.direction == "higher" else -1
     text, pair = ["a red bird sits on a roof"], REFERENCES[0]
-    context = {"stimuli": STIMULI[:1], "facts": FACTS}
+    context = {"stimuli": STIMULI[:1], "facts": FACTS, **resources}
     both, turned = metric(text, [pair], **context), metric(text, [pair[::-1]], **context)
     np.testing.assert_allclose(both, turned)
     assert all(sign * both[0] >= sign * metric(text, [(one,)], **context)[0] - 1e-9 for one in pair)

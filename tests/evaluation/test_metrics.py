@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import jiwer
 import numpy as np
@@ -14,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bids_brainlm import registry
-from bids_brainlm.evaluation.metrics import Facts, Metric, get, lcs_length
+from bids_brainlm.evaluation.metrics import Facts, Metric, chosen, get, lcs_length
 
 REFERENCES = [("a red bird sings on the roof", "a bird on a roof"), ("the man rides a horse",)]
 
@@ -69,6 +71,24 @@ def test_wer_against_jiwer_and_by_hand() -> None:
     assert get("wer")(["", "x y"], [("a b",), ("?",)]) == pytest.approx([1.0, 2.0])
 
 
+def test_rouge_1_by_hand() -> None:
+    # "a red red bird" and "a bird on a roof" share one a and one bird
+    assert get("rouge_1")(["a red red bird"], [("a bird on a roof",)]) == pytest.approx([2 * 2 / 9])
+    assert get("rouge_1_recall")(["a a a bird"], [("a bird on a roof",)]) == pytest.approx([2 / 4])
+    assert get("rouge_l_recall")(["bird and more on a"], [("a bird on a roof",)]) == pytest.approx([3 / 5])
+
+
+def test_recalls_and_cut_texts_are_reported_beside_what_they_are_variants_of() -> None:
+    assert [metric.name for metric in chosen(["wer", "rouge_1"])] == ["wer", "rouge_1"]
+    assert [metric.name for metric in chosen(["wer", "rouge_1"], recall_rouge=True)] == ["wer", "rouge_1", "rouge_1_recall"]
+    found = {metric.name: metric for metric in chosen(["wer", "bleu1", "facts"], truncated=True)}
+    assert list(found) == ["wer", "bleu1", "facts", "wer_truncated", "bleu1_truncated"]
+    text, right = ["the man rides a horse along the beach"], REFERENCES[1:]
+    assert found["wer"](text, right) == pytest.approx([3 / 5])
+    assert found["wer_truncated"](text, right) == pytest.approx([0.0])
+    assert found["wer_truncated"](["the man"], right) == found["wer"](["the man"], right)
+
+
 def test_exact_ignores_case_and_punctuation() -> None:
     np.testing.assert_array_equal(get("exact")(["A bird, on a roof.", "a man"], REFERENCES), [1, 0])
 
@@ -108,13 +128,15 @@ def test_facts_refuse_a_word_for_two_values_and_a_stimulus_twice() -> None:
 
 
 @pytest.mark.parametrize("name", registry.metrics.names())
-def test_every_metric_is_within_its_range_and_does_not_see_its_neighbours(name: str, facts: Facts) -> None:
+def test_every_metric_is_within_its_range_and_does_not_see_its_neighbours(
+    name: str, facts: Facts, resources: Mapping[str, Any]
+) -> None:
     metric = get(name)
     texts, right = ["a dog on a roof", "", "The cat?"], [("a dog",), ("a cat", "cats"), ("a bear",)]
-    context = {"stimuli": np.array(["s1", "s2", "s3"]), "facts": facts}
+    context = {"stimuli": np.array(["s1", "s2", "s3"]), "facts": facts, **resources}
     scores = metric(texts, right, **context)
     assert ((scores >= metric.low) & (scores <= metric.high)).all()
-    alone = [metric([t], [r], stimuli=[s], facts=facts)[0] for t, r, s in zip(texts, right, context["stimuli"], strict=True)]
+    alone = [metric([t], [r], **{**context, "stimuli": [s]})[0] for t, r, s in zip(texts, right, context["stimuli"], strict=True)]
     np.testing.assert_allclose(scores, alone)
     assert metric.direction in ("higher", "lower")
     assert metric.reference

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from bids_brainlm.core.types import DECODED_COLUMNS
-from bids_brainlm.evaluation.metrics import Facts
+from bids_brainlm.evaluation.metrics import Facts, chosen
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, PRIMARY, Predictions, Sampling, phenotype, primary_of, summary
 
 N = 24
@@ -70,7 +70,7 @@ def test_summary_by_hand(facts: Facts) -> None:
     permuted = np.tile(made.of("permuted").nll, (99, 1))
     table = summary(
         made,
-        ["exact", "wer", "facts"],
+        chosen(["exact", "wer", "facts"]),
         permuted,
         facts,
         readouts={"ridge": facts.labels(made.of("true").stimuli)},
@@ -100,7 +100,7 @@ def test_summary_by_hand(facts: Facts) -> None:
 def test_summary_without_controls_facts_or_units(facts: Facts) -> None:
     few = frame()
     few = few[(few["condition"] == "true") & few["trial_id"].isin(["t0", "t1", "t2"])]
-    table = summary(Predictions(few), ["bleu1", "facts"], sampling=QUICK)
+    table = summary(Predictions(few), chosen(["bleu1", "facts"]), sampling=QUICK)
     assert set(table["metric"]) == {"nll", "nll_per_token", "bleu1"}
     assert table[["ci_low", "ci_high", "p_value", "null_mean"]].isna().all().all()
     assert primary_of(table, 99) is None
@@ -109,14 +109,14 @@ def test_summary_without_controls_facts_or_units(facts: Facts) -> None:
 def test_several_factors_have_a_row_each() -> None:
     made = Predictions(frame())
     both = Facts({"animal": {f"s{i}": (str(a),) for i, a in enumerate(ANIMALS)}, "article": {f"s{i}": ("a",) for i in range(N)}})
-    rows = summary(made, ["facts"], facts=both, sampling=QUICK).set_index(["metric", "condition"])["value"]
+    rows = summary(made, chosen(["facts"]), facts=both, sampling=QUICK).set_index(["metric", "condition"])["value"]
     assert rows["facts", "permuted"] == pytest.approx((rows["facts_animal", "permuted"] + rows["facts_article", "permuted"]) / 2)
     assert rows["facts_article", "none"] == 1.0
 
 
 def test_phenotype_is_one_row_a_participant() -> None:
     made = Predictions(frame())
-    one = summary(made, ["exact"], np.tile(made.of("permuted").nll, (99, 1)), sampling=QUICK)
+    one = summary(made, chosen(["exact"]), np.tile(made.of("permuted").nll, (99, 1)), sampling=QUICK)
     table = phenotype({"sub-01": one, "sub-02": one})
     assert list(table["participant_id"]) == ["sub-01", "sub-02"]
     assert table[PRIMARY].tolist() == pytest.approx([3.0, 3.0])

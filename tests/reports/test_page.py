@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bids_brainlm.evaluation.metrics import chosen
 from bids_brainlm.evaluation.statistics import PrimaryTest
 from bids_brainlm.evaluation.table import Predictions, Sampling, primary_of, summary
 from bids_brainlm.reports import panels
@@ -57,7 +58,7 @@ def predictions(n: int = 12, text: str = "a cat sleeps", gain: float = 3.0) -> P
 def content(n: int = 12, text: str = "a cat sleeps", gain: float = 3.0, errors: tuple[str, ...] = ()) -> PageContent:
     made = predictions(n, text, gain)
     noise = np.random.default_rng(0).normal(0, 1, (99, n))
-    table = summary(made, ["rouge_l", "wer"], made.of("permuted").nll + noise, sampling=Sampling(100, 100))
+    table = summary(made, chosen(["rouge_l", "wer"]), made.of("permuted").nll + noise, sampling=Sampling(100, 100))
     history = pd.DataFrame({"phase": "one", "epoch": [0, 1], "train_loss": [2.0, 1.0], "validation_loss": [2.0, 1.5]})
     return PageContent(
         title="sub-01",
