@@ -65,12 +65,12 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     path = beh_path(request, participant, trials.task, "metrics")
     primary = f"Primary test, declared beforehand: {table['metric'].iloc[0]}."
     text = f"Figures of merit. {primary} Intervals are 95 % bootstrap over groups."
-    marks = {**leaky_marks(config), "NotRun": _not_run(metrics, resources)}
+    marks = {**leaky_marks(config), "NotRun": not_run(metrics, resources)}
     written = [write_tsv(path, table), describe(path, text, METRICS_COLUMNS, marks)]
     return [*written, *surprise, *write_reliability(request, participant, trials, examples)]
 
 
-def _not_run(metrics: Sequence[Metric], resources: Mapping[str, Any]) -> dict[str, str]:
+def not_run(metrics: Sequence[Metric], resources: Mapping[str, Any]) -> dict[str, str]:
     """Metric -> what it would need."""
     found = {metric.name: lacking(metric.context, resources) for metric in metrics}
     for name, why in found.items():

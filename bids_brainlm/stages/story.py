@@ -14,6 +14,7 @@ from bids_brainlm.core.types import Split
 from bids_brainlm.core.windows import rows_of, texts_of, window_of
 from bids_brainlm.errors import InputError
 from bids_brainlm.evaluation.metrics import Metric, get
+from bids_brainlm.evaluation.resources import available, lacking
 from bids_brainlm.evaluation.story.comparison import STORY_COLUMNS, figures
 from bids_brainlm.evaluation.story.decoders import Material
 from bids_brainlm.evaluation.story.rate import word_rates
@@ -23,10 +24,14 @@ from bids_brainlm.evaluation.story.tellings import Stretch, Telling, divided, he
 from bids_brainlm.io.files import write_tsv
 from bids_brainlm.registry import story_decoders
 from bids_brainlm.stages import decoder
+from bids_brainlm.stages.evaluate import not_run
 from bids_brainlm.stages.examples import examples_of, splits_of
-from bids_brainlm.stages.outputs import beh_path, describe, model_path
+from bids_brainlm.stages.outputs import beh_path, describe, leaky_marks, model_path
 from bids_brainlm.stages.responses import Trials, load_trials
 from bids_brainlm.stages.windows import stimulus_of, transcripts_of
+
+METRICS = ("wer", "bleu1", "meteor", "bertscore")
+"""Metrics of long windows; the last two where their resources are (`bids_brainlm.evaluation.resources`)."""
 
 RECONSTRUCTION_COLUMNS = {
     "story": "Story.",
@@ -62,9 +67,11 @@ def reconstruct(request: Request, *, participant: str) -> list[Path]:
         raise InputError("no window of a story is held out with all its volumes", trials.path, remedy=remedy)
     told = pd.concat(frames, ignore_index=True)
     window, settings = config.window, config.story
+    metrics, resources = story_metrics(config)
     table = figures(
         told,
-        story_metrics(config),
+        [metric for metric in metrics if not lacking(metric.context, resources)],
+        resources=resources,
         seconds=window.seconds,
         longer=settings.seconds,
         overlap=_overlap(window),
@@ -73,17 +80,20 @@ def reconstruct(request: Request, *, participant: str) -> list[Path]:
     )
     texts, scores = (beh_path(request, participant, trials.task, desc) for desc in ("reconstruction", "story"))
     about = "Stories reconstructed from the responses to their windows, and texts by the language model alone."
+    leaky = leaky_marks(config)
+    marks = {**leaky, "NotRun": not_run(metrics, resources)}
     return [
         write_tsv(texts, told[list(RECONSTRUCTION_COLUMNS)]),
-        describe(texts, about, RECONSTRUCTION_COLUMNS),
+        describe(texts, about, RECONSTRUCTION_COLUMNS, leaky),
         write_tsv(scores, table),
-        describe(scores, f"Reconstructed stories in windows of {settings.seconds:g} s.", STORY_COLUMNS),
+        describe(scores, f"Reconstructed stories in windows of {settings.seconds:g} s.", STORY_COLUMNS, marks),
     ]
 
 
-def story_metrics(config: Config) -> list[Metric]:
-    """Metrics that long windows are scored with."""
-    return [get(name) for name in ("wer", "bleu1")]
+def story_metrics(config: Config) -> tuple[list[Metric], dict[str, Any]]:
+    """Metrics that long windows are scored with, and what there is of the resources that they need."""
+    metrics = [get(name) for name in METRICS]
+    return metrics, available({name for metric in metrics for name in metric.context}, config.evaluate.bertscore)
 
 
 def tellings_of(trials: Trials, settings: Window) -> Iterator[tuple[Telling, int]]:

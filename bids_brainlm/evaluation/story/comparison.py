@@ -14,8 +14,10 @@ A search for the best text and a draw differ in style, so a decoder may beat nul
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,8 @@ Array = NDArray[np.float64]
 
 ALL = "all"
 """Stands for every story of the participant in the table."""
+
+NOTHING: Mapping[str, Any] = types.MappingProxyType({})
 
 RATE = "word rate"
 """Stands in the place of a decoder where the number of words is scored."""
@@ -119,10 +123,10 @@ def _combined(sums: Sequence[Array], most: int, seed: int) -> Array:
     return total
 
 
-def score_pairs(metric: Metric, texts: Sequence[str], said: Sequence[str]) -> Array:
-    """(n, n) score of every text for what was said in every window."""
+def score_pairs(metric: Metric, texts: Sequence[str], said: Sequence[str], resources: Mapping[str, Any] = NOTHING) -> Array:
+    """(n, n) score of every text for what was said in every window, by a metric that may need resources."""
     n = len(said)
-    scores = metric([text for text in texts for _ in said], [(one,) for _ in texts for one in said])
+    scores = metric([text for text in texts for _ in said], [(one,) for _ in texts for one in said], **resources)
     return np.asarray(scores.reshape(n, n))
 
 
@@ -155,7 +159,15 @@ def long_windows(windows: Sequence[int], texts: Sequence[str], seconds: float, l
 
 
 def figures(
-    told: pd.DataFrame, metrics: Sequence[Metric], *, seconds: float, longer: float, overlap: float, permutations: int, seed: int
+    told: pd.DataFrame,
+    metrics: Sequence[Metric],
+    *,
+    seconds: float,
+    longer: float,
+    overlap: float,
+    permutations: int,
+    seed: int,
+    resources: Mapping[str, Any] = NOTHING,
 ) -> pd.DataFrame:
     """The table of reconstructed stories.
 
@@ -170,6 +182,8 @@ def figures(
     overlap : float
         Seconds within which responses and contexts of two windows overlap: shifts are longer.
     permutations, seed : int
+    resources : mapping of str to Any
+        What metrics need besides the texts (`bids_brainlm.evaluation.resources.available`).
 
     Returns
     -------
@@ -177,12 +191,12 @@ def figures(
         Columns `STORY_COLUMNS`.
     """
     lag = max(1, int(np.ceil(overlap / longer)))
-    drawn = told[told["draw"] > 0]
+    draws = list(told[told["draw"] > 0].groupby("draw"))
     rows: list[dict[str, Any]] = []
     for decoder, own in told[told["draw"] == 0].groupby("decoder", sort=False):
         for metric in metrics:
-            pairings = list(_pairings(own, metric, seconds, longer, lag))
-            nulls = [list(_pairings(part, metric, seconds, longer, lag)) for _, part in drawn.groupby("draw")]
+            pairings = list(_pairings(own, partial(score_pairs, metric, resources=resources), seconds, longer, lag))
+            nulls = [list(_pairings(part, partial(_score_own, metric, resources), seconds, longer, lag)) for _, part in draws]
             rows += _rows({"decoder": decoder, "metric": metric.name}, pairings, nulls, metric.direction, permutations, seed)
     first = told[told["decoder"] == told.loc[told["draw"] == 0, "decoder"].iloc[0]]
     rates = list(_rate_pairings(first, max(1, int(np.ceil(overlap / seconds)))))
@@ -197,7 +211,14 @@ def _rate_pairings(told: pd.DataFrame, lag: int) -> Iterator[Pairing]:
         yield Pairing(str(story), rate_pairs(part["words_pred"].to_numpy(float), spoken), lag)
 
 
-def _pairings(told: pd.DataFrame, metric: Metric, seconds: float, longer: float, lag: int) -> Iterator[Pairing]:
+def _score_own(metric: Metric, resources: Mapping[str, Any], texts: Sequence[str], said: Sequence[str]) -> Array:
+    """As `score_pairs` for the diagonal, which is all that null texts are asked for; 0 elsewhere."""
+    return np.diag(metric(texts, [(one,) for one in said], **resources))
+
+
+def _pairings(
+    told: pd.DataFrame, score: Callable[[list[str], list[str]], Array], seconds: float, longer: float, lag: int
+) -> Iterator[Pairing]:
     """One a telling; long windows in which nobody speaks are left out."""
     for (story, _), part in told.groupby(["story", "run"], sort=False):
         part = part.sort_values("window")
@@ -206,7 +227,7 @@ def _pairings(told: pd.DataFrame, metric: Metric, seconds: float, longer: float,
         texts = long_windows(windows, part["text_pred"].tolist(), seconds, longer)
         spoken = [number for number, text in said.items() if text]
         if spoken:
-            yield Pairing(str(story), score_pairs(metric, [texts[k] for k in spoken], [said[k] for k in spoken]), lag)
+            yield Pairing(str(story), score([texts[k] for k in spoken], [said[k] for k in spoken]), lag)
 
 
 def _rows(
