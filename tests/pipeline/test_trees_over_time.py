@@ -6,6 +6,9 @@ Words come out at the times of the transcript plus the start of the story, and w
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.io import savemat
 
 SHAPE, AFFINE = (6, 6, 8), np.diag([3.0, 3.0, 3.0, 1.0])
 SETTINGS = """
@@ -117,6 +121,19 @@ class Tree:
         motion = pd.DataFrame(rng.standard_normal((n_volumes, 6)), columns=[f"{a}_{b}" for a in ("trans", "rot") for b in "xyz"])
         motion.to_csv(derived / f"{stem}_desc-confounds_timeseries.tsv", sep="\t", index=False)
 
+    def surfaces(self, stem: str, rate: np.ndarray, tr: float) -> None:
+        """One run on fsaverage5 whose first hundred vertices of either side follow a rate (T,)."""
+        self.run(stem, len(rate), tr)
+        parts = dict(part.split("-") for part in stem.split("_"))
+        folder = self.bids / "derivatives" / "fmriprep" / f"sub-{parts['sub']}" / f"ses-{parts['ses']}" / "func"
+        rng = np.random.default_rng(len(stem))
+        for side in "LR":
+            series = 1000 + rng.standard_normal((len(rate), 10242)).astype(np.float32)
+            series[:, :100] += 5 * rate[:, None]
+            arrays = [nib.gifti.GiftiDataArray(row, intent="NIFTI_INTENT_TIME_SERIES") for row in series]
+            nib.save(nib.GiftiImage(darrays=arrays), folder / f"{stem}_hemi-{side}_space-fsaverage5_bold.func.gii")
+        (folder / f"{stem}_space-fsaverage5_bold.json").write_text(json.dumps({"StartTime": 0.0}))
+
     def argv(self, who: str, *more: object) -> list[object]:
         volumes = ("--space", "T1w", "--atlas", self.root / "atlas" / "space-T1w_atlas-slabs_dseg.nii.gz")
         rest = (
@@ -145,6 +162,12 @@ class Tree:
 @pytest.fixture
 def tree(tmp_path: Path, llm: Path) -> Tree:
     return Tree(tmp_path, llm)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Fenced blocks of a how-to page."""
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / page).read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def assert_heard(table: pd.DataFrame, words: Spoken, start: float) -> None:
@@ -190,6 +213,41 @@ def test_lebel(tree: Tree, command: Callable[..., Any]) -> None:
     assert_windows(decoded, stories, n_runs * (8 + 7))
 
 
+def test_the_page_of_lebel(
+    tree: Tree, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the page says to do, on fsaverage5: the list of the split, the plan, and the check of the clock.
+
+    Some vertices follow the words by 6 s.
+    """
+    words = [word for word in story(5, 40) if word[0] // 2 % 7 not in (1, 2, 5)]
+    for name in ("souls", "avatar", "fromboyhoodtofatherhood", "wheretheressmoke", "neverheard"):
+        tree.text(f"derivative/TextGrids/{name}.TextGrid", chronological(words))
+    for run in ("ses-2_task-avatar", "ses-2_task-souls", "ses-2_task-wheretheressmoke_run-1"):
+        times = 2.0 * np.arange(52)
+        rate = np.histogram([10 + 6 + begin for begin, _, _ in words], np.append(times, 104.0))[0]
+        tree.surfaces(f"sub-UTS03_{run}", rate, 2.0)
+    (tree.root / "ds003020").symlink_to(tree.bids)
+    (tree.root / "fmriprep").symlink_to(tree.bids / "derivatives" / "fmriprep")
+    monkeypatch.chdir(tree.root)
+    (listing,) = [block for block in blocks("lebel.md", "sh") if "split.tsv" in block and "bids_brainlm" not in block]
+    subprocess.run(["bash", "-euc", listing], check=True)
+    (planned,) = [block for block in blocks("lebel.md", "sh") if "--dry-run" in block]
+    here = ["--llm", str(tree.llm), "--offline", "--nprocs", "1", "--atlas", "kmeans100"]
+    said = shlex.split(planned.replace("\\\n", " "))[1:]
+    plan = command(*said, *here)
+    assert plan.code == 0, plan.err
+    (clock,) = blocks("lebel.md", "python")
+    done = command(
+        *[word for word in said if word != "--dry-run"], *here, "--skip", "train", "--skip", "decode", "--skip", "evaluate"
+    )
+    assert done.code == 0, done.err
+    capsys.readouterr()
+    exec(clock, {})
+    strength = {int(lag): float(r) for lag, r in (line.split() for line in capsys.readouterr().out.splitlines())}
+    assert max(strength, key=strength.__getitem__) == 6
+
+
 def test_narratives(tree: Tree, command: Callable[..., Any]) -> None:
     """ds002345: sounds named by the events, which begin with music or not; several stories in a run, with films between."""
     stories = {name: story(seed, 10) for seed, name in enumerate(["pieman", "tunnel", "friends", "bigbang"])}
@@ -217,24 +275,34 @@ def test_narratives(tree: Tree, command: Callable[..., Any]) -> None:
     assert done.err.count("24 words of pieman; dropped: 6 without a time, 0 marks") == 1
 
 
-def test_pereira(tree: Tree, command: Callable[..., Any]) -> None:
-    """A matrix of sentences, three or four a passage, each cut into chunks that are decoded from the one response."""
+def test_the_page_of_pereira(tree: Tree, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files as they are published become a matrix and its table, whose sentences are cut into chunks."""
     rng = np.random.default_rng(0)
-    passages = [(p, " ".join(rng.choice([*NOUNS, *VERBS], 7))) for p in range(12) for _ in range(3 + p % 2)]
-    tree.text("sub-M02/.keep", "")
-    betas = tree.root / "betas"
-    betas.mkdir()
-    np.save(betas / "sub-M02_betas.npy", rng.standard_normal((len(passages), 30)).astype(np.float32))
-    table = pd.DataFrame({"sentence": [text for _, text in passages], "passage": [p for p, _ in passages]})
-    table.to_csv(betas / "sub-M02_trials.tsv", sep="\t", index=False)
-    own = ("-d", f"betas={betas}", "--atlas", "blocks:1", "--text-column", "sentence", "--group", "passage")
-    done = command(*tree.argv("M02", *own), "--set", "window.chunks=3", "--set", "estimate.center=none")
+    told = {"384sentences": 12, "243sentences": 9}
+    cut: dict[tuple[str, str], str] = {}
+    for experiment, n in told.items():
+        texts = [" ".join(rng.choice([*NOUNS, *VERBS], 7)) for _ in range(n)]
+        data = {"examples_passagesentences": rng.standard_normal((n, 30)), "keySentences": np.array(texts, object)[:, None]}
+        (tree.root / "M02").mkdir(exist_ok=True)
+        labels = 1 + np.arange(n)[:, None] // 3
+        savemat(tree.root / "M02" / f"data_{experiment}.mat", data | {"labelsPassageForEachSentence": labels})
+        for label, text in zip(labels[:, 0], texts, strict=True):
+            words = text.split()
+            cut[" ".join(words[:3]), " ".join(words[3:5])] = f"{experiment}-{label}"
+            cut[" ".join(words[:5]), " ".join(words[5:])] = f"{experiment}-{label}"
+    monkeypatch.chdir(tree.root)
+    (script,) = blocks("pereira.md", "python")
+    exec(script, {})
+    (call,) = [block for block in blocks("pereira.md", "sh") if "bids_brainlm" in block]
+    (tree.root / "quick.toml").write_text(SETTINGS)
+    here = ["--config-file", "quick.toml", "--llm", tree.llm, "--offline", "--nprocs", "1"]
+    tree.json("../pereira/bids/dataset_description.json", {"Name": "tree", "BIDSVersion": "1.10.0", "License": "CC0"})
+    quick = ["--set", "split.folds=2", "--set", "model.markers=false"]
+    said = shlex.split(call.replace("\\\n", " ").replace("model.components=300", "model.components=5"))[1:]
+    done = command(*said, *here, *quick)
     assert done.code == 0, done.err
-    decoded = tree.decoded("M02")
+    (path,) = (tree.root / "pereira" / "out" / "sub-M02").rglob("*_desc-decoded_beh.tsv")
+    decoded = pd.read_csv(path, sep="\t", na_values="n/a", keep_default_na=False)
     true = decoded[decoded["condition"] == "true"]
-    tested = {text for p, text in passages if str(p) in set(true["group"].astype(str))}
-    assert len(true) == 2 * len(tested)
-    cut = {text: text.split() for text in tested}
-    whole = {(" ".join(words[:3]), " ".join(words[3:5])) for words in cut.values()}
-    whole |= {(" ".join(words[:5]), " ".join(words[5:])) for words in cut.values()}
-    assert set(zip(true["prompt"], true["text_true"], strict=True)) == whole
+    assert len(true) == 2 * sum(told.values())
+    assert {(a, b): c for a, b, c in zip(true["prompt"], true["text_true"], true["group"], strict=True)} == cut
