@@ -1,8 +1,9 @@
 """Cleaned BOLD series of a run, and the words that were heard in it, as BIDS derivatives, written and read back.
 
 A *cleaned series* is a pair of GIFTI files with one data array a volume, or a 4-D NIfTI file with the mask of its voxels beside
-it, ``..._desc-cleaned_bold``. Its JSON sidecar says when each volume was taken in the time of the run's events
-(``VolumeTiming``). The *table of words*, ``beh/..._desc-words_events.tsv``, has a row a word on the same clock.
+it, ``..._desc-cleaned_bold``. Its JSON sidecar says when volumes were taken in the time of the run's events: ``StartTime`` and
+``RepetitionTime``, or ``VolumeTiming`` after ``StartTime`` where they are unevenly spaced. The *table of words*,
+``beh/..._desc-words_events.tsv``, has a row a word on the same clock.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bids_brainlm.core.types import Floats
-from bids_brainlm.errors import InputError
 from bids_brainlm.io.betas import read_image, write_mask
 from bids_brainlm.io.files import read_json, read_tsv, write_json, write_tsv
+from bids_brainlm.io.headers import gifti_shape, nifti_shape
 from bids_brainlm.io.maps import sampling, save_volume, write_hemispheres
 from bids_brainlm.io.names import bids_folder, bids_name, parse, run_entities
 from bids_brainlm.io.surfaces import Geometry
+from bids_brainlm.io.timing import timing
 
 DESCRIPTION = "BOLD series with drifts and confounds removed, every vertex or voxel z-scored."
 
@@ -77,8 +79,24 @@ def write_cleaned(out_dir: Path, series: Cleaned) -> list[Path]:
         paths = [save_volume(folder / bids_name(named, "bold", ".nii.gz"), series.data, geometry.volume)]
         paths += write_mask(folder, named, geometry, series.sidecar, "Voxels of the cleaned series.")
     task = {"TaskName": series.entities["task"]} if "task" in series.entities else {}
-    about = {"Description": DESCRIPTION, **task, **sampling(geometry), **series.sidecar, "VolumeTiming": series.times.tolist()}
+    # BIDS wants to know what a space such as T1w refers to, and whether what is not brain was taken away.
+    where = {"SpatialReference": series.sidecar["Sources"][0]} if series.sidecar.get("Sources") else {}
+    about = {"Description": DESCRIPTION, **task, "SkullStripped": True, **where, **sampling(geometry), **series.sidecar}
+    about |= _timed(series.times)
     return [*paths, write_json(folder / bids_name(named, "bold", ".json"), about)]
+
+
+EVEN = 1e-6
+"""Seconds by which steps between volumes may differ and count as equal."""
+
+
+def _timed(times: NDArray[np.float64]) -> dict[str, Any]:
+    """Fields that say when volumes were taken."""
+    if np.ptp(np.diff(times)) < EVEN:
+        # Division leaves a rounding error in the last digit.
+        step = round(float(times[-1] - times[0]) / (len(times) - 1), 12)
+        return {"StartTime": float(times[0]), "RepetitionTime": step}
+    return {"StartTime": float(times[0]), "VolumeTiming": (times - times[0]).tolist()}
 
 
 def read_cleaned(path: Path) -> Cleaned:
@@ -89,19 +107,20 @@ def read_cleaned(path: Path) -> Cleaned:
     MissingInputError, InputError
         When a file is not there, damaged, or does not have one time a volume.
     """
-    named = {key: value for key, value in parse(path).entities.items() if key != "hemi"}
     data, geometry, _ = read_image(path, "bold")
-    sidecar = read_json(path.with_name(bids_name(named, "bold", ".json")))
-    times = np.asarray(sidecar.get("VolumeTiming", []), dtype=np.float64)
-    if len(times) != len(data):
-        raise InputError(f"{len(data)} volumes, {len(times)} times in VolumeTiming", path, expected="one time a volume")
-    return Cleaned(data, times, geometry, run_entities(named), sidecar)
+    sidecar = _sidecar(path)
+    return Cleaned(data, timing(sidecar, path).frames(len(data), path), geometry, run_entities(parse(path).entities), sidecar)
 
 
 def volume_times(path: Path) -> NDArray[np.float64]:
-    """(T,) s of every volume, from the sidecar of the left or NIfTI file alone."""
+    """(T,) s of every volume, from the sidecar and the header of the left or NIfTI file."""
+    n_volumes = gifti_shape(path)[0] if path.name.endswith(".func.gii") else nifti_shape(path)[3]
+    return timing(_sidecar(path), path).frames(n_volumes, path)
+
+
+def _sidecar(path: Path) -> dict[str, Any]:
     named = {key: value for key, value in parse(path).entities.items() if key != "hemi"}
-    return np.asarray(read_json(path.with_name(bids_name(named, "bold", ".json")))["VolumeTiming"], dtype=np.float64)
+    return read_json(path.with_name(bids_name(named, "bold", ".json")))
 
 
 def write_words(out_dir: Path, entities: dict[str, str], heard: pd.DataFrame, about: dict[str, Any]) -> list[Path]:

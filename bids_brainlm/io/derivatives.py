@@ -46,6 +46,8 @@ DESCRIPTIONS = {
     "LSS": "Single-trial responses, least squares separate: one model a trial, all other trials in one regressor.",
     "LSA": "Single-trial responses, least squares all: one model with one regressor a trial.",
     "trials": "Trials, in the order of the rows and data arrays of the single-trial responses.",
+    "cleaned": "BOLD series with drifts and confounds removed, every vertex or voxel z-scored over the run.",
+    "words": "Words that were heard in a run, on the clock of its events.",
     "decoded": "Texts decoded from held-out trials, beside the true texts.",
     "metrics": "Figures of merit of the decoded texts, with intervals and the same figures under control conditions.",
     "decoder": "Trained decoder.",

@@ -140,9 +140,11 @@ def standardise(series: Floats, regressors: NDArray[np.float64], threads: int = 
 
     def work(part: slice) -> None:
         block = centred(series, part)
-        left = signal.clean(block[:-1], confounds=confounds, detrend=False, standardize=False, ensure_finite=False)
-        usable[part] = left.std(axis=0, ddof=1) > WEAKEST * np.abs(block[-1])
-        series[:, part] = signal.clean(left, detrend=False, standardize="zscore_sample", ensure_finite=False)
+        cleaned = signal.clean(block[:-1], confounds=confounds, detrend=False, standardize="zscore_sample", ensure_finite=False)
+        # What was taken out is orthogonal to what is left, so that this is the standard deviation of the latter.
+        deviation = np.einsum("tv,tv->v", block[:-1], cleaned) / (len(series) - 1)
+        usable[part] = deviation > WEAKEST * np.abs(block[-1])
+        series[:, part] = cleaned
 
     in_chunks(work, len(series), series.shape[1], threads)
     return usable

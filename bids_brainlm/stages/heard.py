@@ -85,7 +85,8 @@ def _words(run: RunFiles, heard: Sequence[Heard], events: pd.DataFrame | None) -
     if events is None:
         return table
     begun = np.searchsorted(events["onset"].to_numpy(float), table["start"] + table["onset"] + _ROUNDING, side="right") - 1
-    further = events.drop(columns=["onset", "duration", *(name for name in COLUMNS if name in events)])
+    known = ["onset", "duration", "stim_file", *COLUMNS]
+    further = events.drop(columns=[name for name in known if name in events])
     return pd.concat([table, further.iloc[np.maximum(begun, 0)].reset_index(drop=True)], axis=1)
 
 

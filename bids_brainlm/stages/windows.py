@@ -137,7 +137,7 @@ def window_examples(trials: Trials, config: Config) -> Examples:
         When no window can be decoded, or there is no such column to group by.
     """
     found, left_out = _found(trials, config.window)
-    LOGGER.info("%s: %s", trials.path.name, left_out)
+    LOGGER.debug("%s: %s", trials.path.name, left_out)
     if not found:
         remedy = "check --words, window.lag, window.context and the times of the transcript"
         raise InputError(f"no window of words can be decoded ({left_out})", trials.path, remedy=remedy)

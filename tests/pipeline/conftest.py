@@ -1,7 +1,8 @@
 """A small study with fMRIPrep's names, a language model of its captions, and the command line to run on them.
 
 Twelve pictures (four animals in three colours, three times each) are shown in three runs. Every word has its own random
-pattern of voxels or vertices, far above the noise, so that a pipe that works cannot miss it.
+pattern of voxels or vertices, far above the noise, so that a pipe that works cannot miss it. A second study has the same words
+told in stories, one a run, and a run at rest without events.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ ANIMALS, COLOURS = ("bird", "cow", "dog", "fox"), ("blue", "green", "red")
 PICTURES = [f"{colour}-{animal}" for colour in COLOURS for animal in ANIMALS]
 TRAINED = [name for name in PICTURES if name not in ("blue-bird", "green-cow", "red-dog", "green-fox")]
 SHAPE = (6, 6, 8)
+CONFOUNDS = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
 N_VERTICES = 2562  # of a hemisphere of fsaverage, density 3k
 QUICK = """
 [model]
@@ -62,6 +64,38 @@ atlas = "kmeans100"
 [text]
 table = "stimuli/captions.tsv"
 key = "stim_id"
+"""
+
+LISTEN, BEGIN, WINDOWS = "listen", 6.0, 30
+STORIES = [f"story{number}" for number in range(1, 7)]
+QUICK_STORY = """
+[window]
+words = "auto"
+rows = 3
+context = [1, 2]
+
+[split]
+group = "story"
+
+[model]
+style = "continuation"
+tokenizer = "mlp"
+options = {hidden = 32}
+components = 16
+
+[[phases]]
+name = "tokenizer"
+train = ["tokenizer"]
+epochs = 6
+learning_rate = 3e-3
+batch_size = 16
+
+[decode]
+max_new_tokens = 6
+permutations = 9
+
+[evaluate]
+bootstrap = 100
 """
 
 
@@ -204,8 +238,8 @@ def _write_run(study: Study, who: str, run: int, shown: list[str], rng: np.rando
     onsets = SPACING * np.arange(len(shown)) + 4
     columns = {"onset": onsets, "duration": 1.0, "trial_type": "picture", "stim_id": shown, "part": part}
     _write_table(study.events(run, who), columns)
-    confounds = {name: rng.standard_normal(int(len(shown) * SPACING / TR) + 8) for name in ("trans_x", "trans_y", "trans_z")}
-    confounds |= {name: np.roll(values, 3) for name, values in zip(("rot_x", "rot_y", "rot_z"), confounds.values(), strict=True)}
+    confounds = {name: rng.standard_normal(int(len(shown) * SPACING / TR) + 8) for name in CONFOUNDS[:3]}
+    confounds |= {name: np.roll(values, 3) for name, values in zip(CONFOUNDS[3:], confounds.values(), strict=True)}
     _write_table(study.func("desc-confounds_timeseries.tsv", run, who), confounds)
 
 
@@ -263,6 +297,55 @@ def _write_image(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
     nib.save(image, path)
 
 
+def spoken(number: int) -> tuple[np.ndarray, list[str]]:
+    """Onsets (s from the start of the story) and words of a story: a picture is named in every window of 2 s."""
+    shown = np.random.default_rng(100 + number).permutation(PICTURES * WINDOWS)[:WINDOWS]
+    onsets = 2.0 * np.repeat(np.arange(WINDOWS), 3) + np.tile([0.1, 0.5, 1.0], WINDOWS)
+    return onsets, [word for picture in shown for word in ("a", *picture.split("-"))]
+
+
+def heard_series(number: int, n_volumes: int, patterns: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """(T, V) BOLD of a story that begins at `BEGIN`, with drift and noise."""
+    times = TR * np.arange(n_volumes)
+    n_voxels = len(next(iter(patterns.values())))
+    out = 1000 + 5 * np.linspace(-1, 1, n_volumes)[:, None] + 4 * rng.standard_normal((n_volumes, n_voxels))
+    for onset, word in zip(*spoken(number), strict=True):
+        if word in patterns:
+            out += 60 * gamma.pdf(times - BEGIN - onset, 6)[:, None] * patterns[word]
+    return out.astype(np.float32)
+
+
+def write_stories(study: Study, participants: tuple[str, ...]) -> None:
+    """Write the study of stories as small volumes in T1w space: six runs with a story, and one at rest without events."""
+    _write_dataset(study)
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[1:-1, 1:-1] = 1
+    affine, n_volumes = np.diag([3.0, 3.0, 3.0, 1.0]), int((BEGIN + 2 * WINDOWS + 8) / TR)
+    labels = np.broadcast_to(np.arange(1, SHAPE[2] + 1), SHAPE)
+    _write_image(study.root / "atlas" / "space-T1w_atlas-slabs_dseg.nii.gz", labels.astype(np.int16), affine)
+    for number, name in enumerate(STORIES, start=1):
+        onsets, words = spoken(number)
+        _write_table(study.bids / "stimuli" / f"{name}.tsv", {"onset": onsets, "duration": 0.3, "word": words})
+    for who in participants:
+        rng = np.random.default_rng(int(who))
+        patterns = _patterns(int(mask.sum()), rng)
+        for number, name in enumerate([*STORIES, ""], start=1):
+            data = np.zeros((*SHAPE, n_volumes), np.float32)
+            data[mask > 0] = heard_series(number if name else 1, n_volumes, patterns, rng).T
+            folder, stem = f"sub-{who}/func", f"sub-{who}_task-{LISTEN}_run-{number}" if name else f"sub-{who}_task-rest"
+            own = study.bids / "derivatives" / "fmriprep" / folder
+            confounds = {name: rng.standard_normal(n_volumes) for name in CONFOUNDS}
+            _write_table(own / f"{stem}_desc-confounds_timeseries.tsv", confounds)
+            _write_image(own / f"{stem}_space-T1w_desc-preproc_bold.nii.gz", data, affine)
+            _write_image(own / f"{stem}_space-T1w_desc-brain_mask.nii.gz", mask, affine)
+            timing = {"RepetitionTime": TR, "StartTime": 0.5 * TR}
+            _write_json(own / f"{stem}_space-T1w_desc-preproc_bold.json", timing)
+            if name:
+                part = "test" if number == 6 else "validation" if number == 5 else "train"
+                told = {"onset": [BEGIN], "duration": [2.0 * WINDOWS], "stim_file": [f"{name}.wav"], "part": [part]}
+                _write_table(study.bids / folder / f"{stem}_events.tsv", told)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
     """What the command line sets in the environment stays in these tests."""
@@ -283,11 +366,12 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         assert companion.main(["make-lm", str(root / "texts.txt"), str(root / "model"), *sizes]) == 0
     (root / "quick.toml").write_text(QUICK, encoding="utf-8")
+    (root / "quick-story.toml").write_text(QUICK_STORY, encoding="utf-8")
     return root / "model"
 
 
-def _settings(llm: Path, *more: str) -> tuple[str, ...]:
-    return ("--recipe", str(llm.with_name("quick.toml")), "--llm", str(llm), "--offline", "--nprocs", "1", *more)
+def _settings(llm: Path, *more: str, recipe: str = "quick") -> tuple[str, ...]:
+    return ("--recipe", str(llm.with_name(f"{recipe}.toml")), "--llm", str(llm), "--offline", "--nprocs", "1", *more)
 
 
 @pytest.fixture(scope="session")
@@ -323,6 +407,25 @@ def relabelled(volume: Study, tmp_path: Path) -> Study:
     """The study in volume space with brains that saw other pictures than the events say."""
     study = Study(tmp_path, volume.settings)
     write_volume(study, ("01", "02"), relabelled=True)
+    return study
+
+
+@pytest.fixture(scope="session")
+def story(tmp_path_factory: pytest.TempPathFactory, llm: Path) -> Study:
+    """Two participants who listened to stories, in volume space; only to be read or copied."""
+    root = tmp_path_factory.mktemp("story")
+    atlas = root / "atlas" / "space-T1w_atlas-slabs_dseg.nii.gz"
+    study = Study(root, _settings(llm, "--space", "T1w", "--atlas", str(atlas), recipe="quick-story"))
+    write_stories(study, ("01", "02"))
+    return study
+
+
+@pytest.fixture(scope="session")
+def story_done(story: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The study of stories, both levels done; only to be read or copied."""
+    study = story.copy(tmp_path_factory.mktemp("story_done"))
+    study.ok()
+    study.ok(level="group")
     return study
 
 
