@@ -126,7 +126,7 @@ def api() -> str:
         name = path.relative_to(PACKAGE).as_posix()
         listed = [line for node in ast.parse(path.read_text("utf-8")).body for line in _public(node)]
         head = f"### [`{name}`](../../bids_brainlm/{name})\n\n{_escaped(_says(path))}.\n\n"
-        rooms.setdefault(path.parent.name if "/" in name else "", []).append(head + "".join(listed) + "\n" * bool(listed))
+        rooms.setdefault(name.partition("/")[0] if "/" in name else "", []).append(head + "".join(listed) + "\n" * bool(listed))
     order = sorted(rooms, key=lambda room: ROOM_ORDER.index(room))
     return "\n".join(f"## {f'`{room}`' if room else 'Beside the rooms'}\n\n" + "".join(rooms[room]) for room in order)
 
