@@ -11,17 +11,19 @@ import numpy as np
 import pandas as pd
 
 from bids_brainlm import __version__
-from bids_brainlm.config import Outcome, Request, to_toml
+from bids_brainlm.config import Config, Outcome, Request, to_toml
 from bids_brainlm.core.leakage import LEAKY
 from bids_brainlm.errors import BrainLMError, MissingInputError
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, Predictions, phenotype, primary_of
 from bids_brainlm.io.betas import read_betas
+from bids_brainlm.io.cleaned import read_cleaned
 from bids_brainlm.io.files import atomic_write, read_header, read_json, read_tsv, write_json, write_text, write_tsv
 from bids_brainlm.io.maps import read_maps
 from bids_brainlm.io.matrices import find_betas
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.reports import panels
 from bids_brainlm.reports.estimation import Estimation, estimation_panels, read_estimation, words
+from bids_brainlm.reports.heard import read_windows
 from bids_brainlm.reports.methods import MethodFacts, PhaseFacts, bibliography, method_text
 from bids_brainlm.reports.page import GroupContent, PageContent, group_page, participant_page
 from bids_brainlm.reports.panels import Panel
@@ -29,6 +31,7 @@ from bids_brainlm.stages import cache
 from bids_brainlm.stages.examples import kept
 from bids_brainlm.stages.outputs import find_beh, find_models, find_reliability
 from bids_brainlm.stages.responses import atlas_of
+from bids_brainlm.stages.runs import over_time
 
 SOFTWARE = ("nilearn", "nibabel", "nipype", "torch", "transformers", "peft", "bitsandbytes")
 TABLES = ("decoded", "metrics", "training")
@@ -61,7 +64,7 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
         dataset=_name(request.bids_dir),
         version=__version__,
         errors=outcome.errors,
-        warnings=(*_estimate_warnings(estimates, trials), *_warnings(sidecars)),
+        warnings=(*_estimate_warnings(estimates, trials), *_warnings(sidecars), *_not_run(request, participant)),
         overview=_overview(request, facts, sidecars),
         metrics=groups["metrics"],
         methods=method_text(facts),
@@ -172,7 +175,7 @@ def _panels(request: Request, participant: str, tables: dict[str, Any]) -> dict[
         numeric = {name: pd.to_numeric(history[name], errors="coerce") for name in history if name != "phase"}
         out["training"] = (panels.training(history.assign(**numeric)),)
     if tables["metrics"] is not None:
-        out["metrics"] = (panels.metrics(_numbers(tables["metrics"])),)
+        out["metrics"] = (panels.metrics(_numbers(tables["metrics"])), *_surprise(request, participant, tables["metrics"]))
     geometry = _geometry(request, participant)
     maps = find_reliability(request, participant)
     if maps is not None:
@@ -186,6 +189,24 @@ def _panels(request: Request, participant: str, tables: dict[str, Any]) -> dict[
     return out
 
 
+def _surprise(request: Request, participant: str, metrics: pd.DataFrame) -> tuple[Panel, ...]:
+    """Figures of merit by surprise, where there are any."""
+    path = find_beh(request, participant, "surprise")
+    if path is None:
+        return ()
+    table = read_tsv(path)
+    numbers = table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in table if name != "measure"})
+    trained = bool(read_json(path.with_suffix(".json")).get("LanguageModelTrained"))
+    return (panels.surprise(numbers, _numbers(metrics), trained),)
+
+
+def _not_run(request: Request, participant: str) -> tuple[str, ...]:
+    """Metrics that were asked for and lacked something."""
+    path = find_beh(request, participant, "metrics")
+    lacking = {} if path is None else read_json(path.with_suffix(".json")).get("NotRun", {})
+    return tuple(f"The metric {name} was not run: it {why}." for name, why in lacking.items())
+
+
 def _quality(path: Path) -> tuple[Panel, ...]:
     """Reliability and noise ceiling, where the maps themselves say what they lie on."""
     maps, geometry = read_maps(path)
@@ -195,6 +216,9 @@ def _quality(path: Path) -> tuple[Panel, ...]:
 
 def _geometry(request: Request, participant: str) -> Geometry | None:
     folder = request.out_dir / f"sub-{participant}"
+    if over_time(request):
+        series = [p for p in folder.glob("**/func/*_desc-cleaned_bold.*") if "hemi-L" in p.name or p.name.endswith(".nii.gz")]
+        return read_cleaned(sorted(series)[0]).geometry if series else None
     images = [p for p in folder.glob("**/func/*_stat-effect_*_statmap.*") if "hemi-L" in p.name or p.name.endswith(".nii.gz")]
     if "betas" in request.derivatives:
         try:
@@ -227,9 +251,10 @@ def _name(bids_dir: Path) -> str:
 
 
 def _estimates(request: Request, participant: str) -> list[dict[str, Any]]:
-    """Sidecars of the responses of each run."""
+    """Sidecars of the responses, or of the cleaned series, of each run."""
     folder = request.out_dir / f"sub-{participant}"
-    return [read_json(path) for path in sorted(folder.glob("**/func/*_stat-effect_*_statmap.json"))]
+    name = "*_desc-cleaned_bold.json" if over_time(request) else "*_stat-effect_*_statmap.json"
+    return [read_json(path) for path in sorted(folder.glob(f"**/func/{name}"))]
 
 
 def _trials(request: Request, participant: str) -> list[pd.DataFrame]:
@@ -273,9 +298,12 @@ def _overview(request: Request, facts: MethodFacts, sidecars: list[dict[str, Any
     waste = sidecars[0]["PaddingWaste"] if sidecars else None
     where = f"{facts.space} {facts.density}".strip()
     parts = f"{facts.n_train} training, {facts.n_validation} validation, {facts.n_texts_test} test"
+    told, kind = facts.windows, facts.estimator.upper() or "Cleaned series"
     rows = [
+        ("Stories", f"{told.n_stories} with {told.n_words:,} words in {facts.n_runs} runs" if told else ""),
+        ("Windows", f"{told.n_windows:,} of {told.seconds:g} s, {told.left_out}" if told else ""),
         ("Trials", f"{facts.n_trials} of {facts.n_stimuli} stimuli in {facts.n_runs} runs" if facts.n_trials else ""),
-        ("Responses", f"{facts.estimator.upper()} in {where}, {facts.n_vertices:,} vertices" if facts.n_vertices else ""),
+        ("Responses", f"{kind} in {where}, {facts.n_vertices:,} vertices" if facts.n_vertices else ""),
         ("Brought to the surface from", "; ".join(facts.projections)),
         ("Unusable vertices", f"{facts.n_masked:,} (masked)" if facts.n_vertices else ""),
         ("Parcels", f"{facts.n_parcels} of {facts.atlas}" if facts.n_parcels else ""),
@@ -303,12 +331,12 @@ def _facts(request: Request, participant: str, tables: dict[str, Any], sidecars:
         version=__version__,
         fmriprep_version=_generator(fmriprep),
         input_kind="betas" if "betas" in request.derivatives else "bold",
-        n_runs=len(trials),
+        n_runs=len(trials) or len(estimates),
         space="" if geometry is None else geometry.space,
         density="" if geometry is None else geometry.density,
         n_vertices=0 if geometry is None else geometry.n_vertices,
         n_masked=max((int(item.get("NumberOfUnusableVertices", 0)) for item in estimates), default=0),
-        estimator=config.estimate.estimator,
+        estimator="" if over_time(request) else config.estimate.estimator,
         hrf=config.estimate.hrf,
         noise_model=estimates[0].get("NoiseModel", "") if estimates else "",
         projections=tuple(sorted({item["ProjectionMethod"] for item in estimates if "ProjectionMethod" in item})),
@@ -316,12 +344,13 @@ def _facts(request: Request, participant: str, tables: dict[str, Any], sidecars:
         tuning={} if estimation is None else estimation.sidecar,
         high_pass=config.estimate.high_pass,
         confounds=tuple(estimates[0].get("Confounds", ())) if estimates else (),
-        center=config.estimate.center,
+        center="" if over_time(request) else config.estimate.center,
+        windows=read_windows(request, participant),
         n_trials=sum(map(len, trials)),
         n_stimuli=len({key for table in trials for key in table["stimulus_id"]}),
         atlas=sidecars[0]["Atlas"] if sidecars else config.parcels.atlas,
         n_parcels=len(read_tsv(means[0]).columns) - 1 if means else 0,
-        recipe="cortext" if config.model.tokenizer == "parcelwise" else "",
+        recipe=_recipe(config),
         llm=Path(config.model.llm).name if Path(config.model.llm).is_dir() else config.model.llm,
         revision=sidecars[0]["LanguageModel"]["revision"] if sidecars else "",
         tokenizer=config.model.tokenizer,
@@ -338,7 +367,6 @@ def _facts(request: Request, participant: str, tables: dict[str, Any], sidecars:
         average=config.split.average,
         shared_texts=sum(item["TestExamplesSharingATextWithTraining"] for item in sidecars),
         purged=sum(item.get("ExamplesPurged", 0) for item in sidecars),
-        shifted=bool(config.window.words),
         n_permutations=_n_permutations(request, participant) or config.decode.permutations,
         bootstrap=config.evaluate.bootstrap,
         metrics=config.evaluate.metrics,
@@ -346,6 +374,13 @@ def _facts(request: Request, participant: str, tables: dict[str, Any], sidecars:
         seed=config.run.random_seed,
         software=tuple((name, metadata.version(name)) for name in SOFTWARE),
     )
+
+
+def _recipe(config: Config) -> str:
+    """The published system whose form the settings have."""
+    if config.model.tokenizer == "parcelwise":
+        return "cortext"
+    return "brainllm" if config.model.tokenizer == "mlp" and (config.window.words or config.window.chunks) else ""
 
 
 def _phases(request: Request, history: pd.DataFrame | None) -> tuple[PhaseFacts, ...]:

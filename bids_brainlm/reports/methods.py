@@ -41,6 +41,27 @@ class PhaseFacts:
 
 
 @dataclass(frozen=True)
+class WindowFacts:
+    """Words with times, and what was decoded of them."""
+
+    n_stories: int
+    n_words: int
+    n_windows: int
+    seconds: float
+    lag: float
+    rows: int
+    context: tuple[int, ...]
+    silent: int = 0
+    outside: int = 0
+    early: int = 0
+
+    @property
+    def left_out(self) -> str:
+        """Windows that were not used, by reason."""
+        return f"left out {self.silent} without words, {self.outside} outside the series, {self.early} without context"
+
+
+@dataclass(frozen=True)
 class MethodFacts:
     """What the sentences are made from; empty or zero means not known or not done."""
 
@@ -65,6 +86,7 @@ class MethodFacts:
     center: str = ""
     n_trials: int = 0
     n_stimuli: int = 0
+    windows: WindowFacts | None = None
     atlas: str = ""
     n_parcels: int = 0
     # model
@@ -90,7 +112,6 @@ class MethodFacts:
     purged: int = 0
     # evaluation
     n_permutations: int = 0
-    shifted: bool = False
     bootstrap: int = 0
     metrics: tuple[str, ...] = ()
     readouts: tuple[str, ...] = ()
@@ -175,7 +196,9 @@ def _responses(f: MethodFacts) -> list[str]:
     if f.n_vertices:
         kept = f"Of {f.n_vertices:,} vertices or voxels, {f.n_masked:,} were constant or not finite and left out."
         out.append(kept if f.n_masked else f"Each recording has {f.n_vertices:,} vertices or voxels.")
-    if f.estimator:
+    if f.windows:
+        out += _windows(f, f.windows)
+    elif f.estimator:
         out.append(_glm(f))
     if f.tuning:
         out += _tuned(f)
@@ -206,6 +229,25 @@ def _glm(f: MethodFacts) -> str:
         how, response_form = kinds.get(f.estimator, f"with {f.estimator}"), hrf.get(f.hrf, "")
     noise = " under first-order autoregressive noise" if f.noise_model == "ar1" else ""
     return f"The response to each trial, in percent signal change, was estimated {how}{response_form}{noise}{beside} [@nilearn]."
+
+
+def _windows(f: MethodFacts, w: WindowFacts) -> list[str]:
+    """How series and words became examples."""
+    taken = [f"cosine drifts below {f.high_pass:.3g} Hz"] * bool(f.high_pass)
+    taken += [f"the confounds {', '.join(f.confounds)}"] * bool(f.confounds)
+    cleaned = f"{' and '.join(taken)} were regressed out and " if taken else ""
+    told = f"{_count(w.n_words, 'word')} of {'one story' if w.n_stories == 1 else f'{w.n_stories} stories'}"
+    context = _list(tuple(map(str, w.context)))
+    out = [
+        f"From every series, {cleaned}each vertex or voxel was z-scored over the run [@nilearn], which uses no words.",
+        f"{told} were cut into windows of {w.seconds:g} s by their onsets; a window was decoded from {_count(w.rows, 'volume')}, "
+        f"the first taken {w.lag:g} s or more after its start, with the words of {context} windows before it as its prompt.",
+    ]
+    if w.silent + w.outside + w.early:
+        reasons = [f"{w.silent} without words"] * bool(w.silent) + [f"{w.early} without context"] * bool(w.early)
+        reasons += [f"{w.outside} whose volumes do not all lie in the run"] * bool(w.outside)
+        out.append(f"{_count(w.n_windows, 'window')} were used; left out were {_list(tuple(reasons))}.")
+    return out
 
 
 def _tuned(f: MethodFacts) -> list[str]:
@@ -243,7 +285,7 @@ def _tuned(f: MethodFacts) -> list[str]:
 def _model(f: MethodFacts) -> list[str]:
     out = []
     if f.recipe:
-        after = " after CorText [@cortext]" if f.recipe == "cortext" else ""
+        after = {"cortext": " after CorText [@cortext]", "brainllm": " after BrainLLM [@brainllm]"}.get(f.recipe, "")
         out.append(f"Text was decoded by fusing brain responses with a language model, by the recipe {f.recipe}{after}.")
     if f.tokenizer and f.n_tokens:
         basis = (
@@ -267,7 +309,7 @@ def _training(f: MethodFacts) -> list[str]:
         scheme = f"in {f.folds} folds, whose test predictions were pooled" if f.folds > 1 else "once"
         sizes = f"{f.n_train:,} training, {f.n_validation:,} validation and {f.n_texts_test:,} test examples"
         unit = {"blocks": "by blocks of time", "leaky-random": "one by one"}.get(f.scheme, f"by {f.group or 'stimulus'}")
-        what = "Windows of words" if f.shifted else "Trials"
+        what = "Windows of words" if f.windows else "Trials"
         out.append(f"{what} were split {unit} {scheme} ({sizes}{' a fold' if f.folds > 1 else ''}).")
         out += [LEAKY] * (f.scheme == "leaky-random")
         if f.scheme == "blocks":
@@ -305,13 +347,13 @@ def _phase(phase: PhaseFacts, lora_rank: int, first: bool) -> str:
 def _evaluation(f: MethodFacts) -> list[str]:
     out = []
     if f.n_texts_test:
-        other = "window with other volumes and words" if f.shifted else "trial with another stimulus and text"
+        other = "window with other volumes and words" if f.windows else "trial with another stimulus and text"
         out.append(
             "Every test text was decoded under three conditions on the same weights: from the true response, from the response "
             f"to another test {other} (permuted), and without any brain tokens (none)."
         )
     if f.n_permutations:
-        pairings = "circular shifts of the test windows within runs" if f.shifted else "permuted pairings"
+        pairings = "circular shifts of the test windows within runs" if f.windows else "permuted pairings"
         out.append(
             "The primary test, declared beforehand, compared the mean negative log-likelihood of the right texts given their own "
             f"response with that under {f.n_permutations} {pairings} [@permutation]; all other p values are secondary."

@@ -60,10 +60,15 @@ def duration(seconds: float) -> str:
 def _participant(plan: ParticipantPlan) -> list[str]:
     lines = [f"sub-{plan.participant}"]
     if plan.runs:
-        header = ("run", "space", "den", "volumes", "TR (s)", "trials", "texts", "")
+        what = "windows" if plan.left_out else "trials"
+        header = ("run", "space", "den", "volumes", "TR (s)", what, "texts", "")
         lines += _table([header, *(_row(plan, run) for run in plan.runs)])
+    if plan.left_out:
+        lines += _wrapped(plan.left_out)
     if plan.n_texts:
-        lines.append(f"  {_counted(plan.n_stimuli, 'stimulus', 'stimuli')}, {_counted(plan.n_texts, 'text')}; {_folds(plan)}")
+        what = _counted(plan.n_stimuli, "window") if plan.left_out else _counted(plan.n_stimuli, "stimulus", "stimuli")
+        what += " that differ" if plan.left_out else ""
+        lines.append(f"  {what}, {_counted(plan.n_texts, 'text')}; {_folds(plan)}")
     if plan.estimation:
         lines += _wrapped(plan.estimation)
     if plan.memory_gb:
@@ -133,7 +138,8 @@ def _first_fold(plan: ParticipantPlan) -> str:
 
 def _totals(request: Request, plans: Sequence[ParticipantPlan]) -> list[str]:
     runs = sum(len(plan.runs) for plan in plans)
-    counts = [_counted(len(plans), "participant"), _counted(runs, "run"), _counted(sum(p.n_trials for p in plans), "trial")]
+    what = "window" if any(plan.left_out for plan in plans) else "trial"
+    counts = [_counted(len(plans), "participant"), _counted(runs, "run"), _counted(sum(p.n_trials for p in plans), what)]
     lines = ["In all", *_wrapped(", ".join([*counts, _counted(sum(p.n_texts for p in plans), "text")]))]
     return [*lines, *_model(request), *_time(request, plans), *_memory(plans), *_disk(request, plans)]
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from bids_brainlm.reports.methods import MethodFacts, PhaseFacts, bibliography, cited_keys, method_text, references
+from bids_brainlm.reports.methods import MethodFacts, PhaseFacts, WindowFacts, bibliography, cited_keys, method_text, references
 
 FULL = MethodFacts(
     participant="sub-01",
@@ -153,3 +153,22 @@ def test_how_series_got_to_the_surface_is_told() -> None:
     assert "brought to the fsaverage surface here, by sampling from: MNI volume, which is approximate." in text
     assert "under first-order autoregressive noise" in text
     assert "approximate" not in method_text(FULL)
+
+
+def test_windows_of_words_are_told_instead_of_trials() -> None:
+    windows = WindowFacts(3, 1200, 250, 2.0, 4.0, 3, (1, 2, 3), silent=7, early=9)
+    facts = dataclasses.replace(FULL, windows=windows, estimator="", center="", recipe="brainllm")
+    text = method_text(facts)
+    for words in (
+        "cosine drifts below 0.00781 Hz and the confounds trans_x, rot_x were regressed out and each vertex or voxel was",
+        "1,200 words of 3 stories were cut into windows of 2 s",
+        "decoded from 3 volumes, the first taken 4 s or more after its start, with the words of 1, 2 and 3 windows before it",
+        "250 windows were used; left out were 7 without words and 9 without context.",
+        "after BrainLLM (Ye et al., 2025)",
+    ):
+        assert words in text
+    assert "trial" not in text.split("### Model")[0]
+    assert {"lss", "glover", "cortext"}.isdisjoint(cited_keys(facts))
+    none = dataclasses.replace(facts, high_pass=0.0, confounds=(), windows=dataclasses.replace(windows, silent=0, early=0))
+    assert "From every series, each vertex or voxel was z-scored" in method_text(none)
+    assert "left out were" not in method_text(none)
