@@ -72,11 +72,25 @@ TITLES = {
     "nll": "NLL (nats a text)",
     "nll_permuted_minus_true": "Gain from the brain (nats a text)",
     "nll_pairwise_permuted": "Pairwise accuracy",
+    "readout_pairwise": "Pairwise accuracy of the readout",
+    "readout_identification": "2-way identification",
+    "readout_top10": "Among the ten nearest",
+    "rouge_1": "ROUGE-1",
+    "meteor": "METEOR",
+    "bertscore": "BERTScore",
+    "surprise_slope_pairwise": "Pairwise accuracy by a nat a token of surprise",
+    "surprise_slope_specificity": "Specificity by a nat a token of surprise",
 }
 """Metric -> words for people; `title` makes them up for others."""
 
-OPEN_ENDED = ("wer", "nll_per_token")
+OPEN_ENDED = ("wer", "wer_truncated", "nll_per_token")
 """Metrics that get a panel of their own: their scale is not 0 to 1, and lower is better."""
+
+ELSEWHERE = ("nll", "nll_permuted_minus_true", "surprise_slope_pairwise", "surprise_slope_specificity")
+"""Metrics that the figure of metrics does not show: they have no scale in common with any other."""
+
+BY_SURPRISE = {"pairwise": ("Pairwise accuracy", 0.5), "specificity": ("Specificity (nats a token)", 0.0)}
+"""Measure -> label of its axis, and chance."""
 
 
 def title(metric: str) -> str:
@@ -87,6 +101,9 @@ def title(metric: str) -> str:
     """
     if metric.startswith("facts_"):
         return f"Facts: {metric.removeprefix('facts_').replace('_', ' ')}"
+    for ending, what in (("_truncated", "texts cut to the reference"), ("_recall", "recall alone")):
+        if metric.endswith(ending):
+            return f"{title(metric.removesuffix(ending))}, {what}"
     return TITLES.get(metric) or metric.replace("_", " ").capitalize()
 
 
@@ -202,7 +219,7 @@ def metrics_figure(summary: pd.DataFrame) -> Figure:
     summary : DataFrame
         Columns of `bids_brainlm.evaluation.table.METRICS_COLUMNS`. A tick marks the mean of permutations of facts (chance).
     """
-    shown = [m for m in dict.fromkeys(summary["metric"]) if m not in ("nll", "nll_permuted_minus_true")]
+    shown = [m for m in dict.fromkeys(summary["metric"]) if m not in ELSEWHERE]
     shared = sorted((m for m in shown if m not in OPEN_ENDED), key=lambda m: not m.startswith("facts"))
     panels = [shared] * bool(shared) + [[m] for m in shown if m in OPEN_ENDED]
     with matplotlib.rc_context(STYLE):
@@ -245,7 +262,9 @@ def _points(axis: Axes, summary: pd.DataFrame, metrics: Sequence[str]) -> None:
         rows = summary[summary["metric"] == metric]
         _spread(axis, rows, i, 0.28)
         chance = rows[rows["condition"] == "true"]["null_mean"]
-        if metric.startswith("facts") and chance.notna().any():
+        if metric.startswith("readout"):
+            chance = rows["null_mean"]
+        if metric.startswith(("facts", "readout")) and chance.notna().any():
             axis.plot([chance.iloc[0]] * 2, [i - 0.4, i + 0.4], color=BLACK, lw=1.2, ls=":", label="chance")
 
 
@@ -263,6 +282,30 @@ def _point(axis: Axes, rows: pd.DataFrame, height: float, name: str) -> None:
         if pd.notna(row.ci_low):
             axis.plot([row.ci_low, row.ci_high], [height, height], color=colour, lw=1.6, alpha=0.75, solid_capstyle="round")
         axis.plot(row.value, height, marker, color=colour, ms=8 if marker == "*" else 5.5, ls="none", label=label)
+
+
+def surprise_figure(table: pd.DataFrame) -> Figure:
+    """How well brains are told apart, by how much a text surprises the language model.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns of `bids_brainlm.evaluation.surprise.SURPRISE_COLUMNS`. Dotted: chance.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(7.6, 3.0)
+        axes = figure.subplots(1, len(BY_SURPRISE), squeeze=False)[0]
+        for axis, (measure, (label, chance)) in zip(axes, BY_SURPRISE.items(), strict=True):
+            rows = table[table["measure"] == measure]
+            axis.axhline(chance, color=BLACK, lw=1, ls=":")
+            axis.plot(rows["surprise"], rows["value"], "-", color=BLUE, lw=1, alpha=0.5)
+            for row in rows.itertuples():
+                if pd.notna(row.ci_low):
+                    axis.plot([row.surprise] * 2, [row.ci_low, row.ci_high], color=BLUE, lw=1.6, alpha=0.75)
+                axis.plot(row.surprise, row.value, "o", color=BLUE, ms=5.5)
+            axis.set_xlabel("Surprise (nats a token)")
+            axis.set_ylabel(label)
+    return figure
 
 
 def group_figure(summaries: Mapping[str, pd.DataFrame], metrics: Sequence[str]) -> Figure:

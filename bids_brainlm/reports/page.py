@@ -226,7 +226,8 @@ def _metrics_table(summary: pd.DataFrame | None) -> dict[str, Any]:
     for metric, part in summary.groupby("metric", sort=False):
         by_name = part.set_index("condition")
         cells = [_metric_cell(by_name.loc[name]) if name in by_name.index else {"value": "", "interval": ""} for name in columns]
-        p = by_name["p_value"].get("true", np.nan)
+        # Where there is one condition alone, a readout's, the test is its own.
+        p = by_name["p_value"].iloc[0] if len(by_name) == 1 else by_name["p_value"].get("true", np.nan)
         rows.append({"name": title(str(metric)), "cells": cells, "p": "" if pd.isna(p) else format_p(p)})
     return {"columns": [SERIES[name][0].capitalize() if name in SERIES else name for name in columns], "rows": rows}
 

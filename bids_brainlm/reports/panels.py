@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from bids_brainlm.core.types import Parcellation
+from bids_brainlm.evaluation.statistics import format_p
 from bids_brainlm.reports import brains, figures
 
 
@@ -74,7 +75,7 @@ def training(history: pd.DataFrame) -> Panel:
 
 def metrics(summary: pd.DataFrame) -> Panel:
     """Every metric against its controls."""
-    rows = summary[~summary["metric"].isin(["nll", "nll_permuted_minus_true"])]
+    rows = summary[~summary["metric"].isin(figures.ELSEWHERE)]
     numbers = "; ".join(
         f"{figures.title(str(metric))}: "
         + ", ".join(f"{figures.SERIES.get(r.condition, (r.condition,))[0]} {r.value:.2f}" for r in part.itertuples())
@@ -84,6 +85,26 @@ def metrics(summary: pd.DataFrame) -> Panel:
         "Means over test texts with 95 % intervals over groups. Dotted: mean of the facts when labels are permuted within runs."
     )
     return drawing("metrics", figures.metrics_figure(summary), f"Metrics by condition. {numbers}.", caption)
+
+
+def surprise(table: pd.DataFrame, summary: pd.DataFrame, trained: bool) -> Panel:
+    """Figures of merit as a function of surprise; ``trained`` says whether a part of the language model was."""
+    numbers = "; ".join(
+        f"{measure}: " + ", ".join(f"{row.value:.2f} at {row.surprise:.1f}" for row in part.itertuples())
+        for measure, part in table.groupby("measure", sort=False)
+    )
+    slopes = summary[summary["metric"].isin(figures.ELSEWHERE) & summary["metric"].str.startswith("surprise")]
+    told = [
+        f"{row.value:+.3f}" + (f" (p = {format_p(row.p_value)})" if pd.notna(row.p_value) else "") for row in slopes.itertuples()
+    ]
+    whose = (
+        "the language model after training, without a brain" if trained else "the language model alone, nothing of it trained"
+    )
+    caption = (
+        f"Texts in bins by their surprise: NLL under {whose}. Left: share of permuted brains under which they are less likely. "
+        "Right: by how much likelier they are given their own brain than given permuted ones. Bars: 95 % intervals over groups."
+    ) + (f" Slopes by a nat a token: {' and '.join(told)}." if told else "")
+    return drawing("surprise", figures.surprise_figure(table), f"Figures of merit by surprise. {numbers}.", caption)
 
 
 def reliability(values: ArrayLike, n_left: int | None = None, mask: NDArray[np.bool_] | None = None) -> tuple[Panel, ...]:

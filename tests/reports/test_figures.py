@@ -6,8 +6,10 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pandas as pd
+import pytest
 from matplotlib.figure import Figure
 
+from bids_brainlm.evaluation.surprise import SURPRISE_COLUMNS
 from bids_brainlm.reports import figures, panels
 
 
@@ -84,3 +86,24 @@ def test_panels_say_their_numbers_in_words() -> None:
     history = pd.DataFrame({"phase": ["a"], "epoch": [0], "train_loss": [3.0], "validation_loss": [2.0]})
     assert "a: training 3.00, validation 2.00" in panels.training(history).alt
     assert panels.group({"sub-01": rows()}).image
+
+
+def test_figures_by_surprise_show_every_bin_and_chance() -> None:
+    rows = [
+        (measure, i, i, i + 1, i + 0.5, 0.1 * i, np.nan if i == 3 else 0.0, np.nan if i == 3 else 0.1 * i + 0.1, 9, 9)
+        for measure in ("pairwise", "specificity")
+        for i in range(1, 6)
+    ]
+    table = pd.DataFrame(rows, columns=list(SURPRISE_COLUMNS))
+    figure = figures.surprise_figure(table)
+    for axis, chance in zip(figure.axes, (0.5, 0.0), strict=True):
+        heights = [line.get_ydata()[0] for line in axis.lines if line.get_marker() == "o"]
+        assert heights == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+        assert len(axis.lines) == 1 + 1 + 5 + 4  # chance, path, points, the intervals there are
+        assert set(axis.lines[0].get_ydata()) == {chance}
+    names = [f"surprise_slope_{measure}" for measure in ("pairwise", "specificity")]
+    slopes = pd.DataFrame({"metric": names, "condition": "true", "value": [0.02, 0.1], "p_value": [0.03, np.nan]})
+    panel = panels.surprise(table, slopes, trained=False)
+    assert "nothing of it trained" in panel.caption
+    assert "+0.020 (p = .030) and +0.100" in panel.caption
+    assert "after training" in panels.surprise(table, slopes, trained=True).caption
