@@ -6,8 +6,9 @@ other captions, then the prompt, then the caption. The model learns to say a cap
 it is asked for when brain tokens stand in place of the bag.
 
 Passages are laid out in the prompt *style* that the model is for. ``chat``: bag and instruction, then a whole text.
-``continuation``: texts are long (stories, or sentences), and a passage is a piece of one: a bag of the words to come, some words
-of the text so far, then its next few words. The model learns from both, what was said and what it is told to say.
+``continuation``: texts are long (stories, or sentences), and a passage is a piece of one: a bag of the words to come, a new line,
+some words of the text so far, then its next few words. The model learns to use both, what was said and what it is told to say.
+Where nothing parts the two, or the bags are small, it takes many times as long to learn the second.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,34 @@ from bids_brainlm.training.loop import Schedule, fit
 from bids_brainlm.training.phases import LoRA, Phases
 
 TEXT_COLUMNS = ("text", "caption", "answer", "sentence")
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """How passages of a style are made, and how many it takes.
+
+    Parameters
+    ----------
+    steps : int
+        Batches.
+    bag_size, n_distractors, repeats : (int, int)
+        See `bids_brainlm.language.stimuli.passages`.
+    separator : str
+        Between the bag and what follows.
+    """
+
+    steps: int
+    bag_size: tuple[int, int]
+    n_distractors: tuple[int, int]
+    repeats: tuple[int, int]
+    separator: str
+
+
+TEACHING = {
+    "chat": Teaching(500, (2, 4), (0, 2), (1, 3), " "),
+    "continuation": Teaching(1200, (1, 6), (0, 2), (1, 2), "\n"),
+}
+"""Prompt style -> how a model is made for it."""
 
 
 def read_texts(path: Path) -> list[Prompt]:
@@ -119,16 +149,13 @@ def make_lm(
     *,
     style: str = "chat",
     prompts: Sequence[str] = ("Describe the following image.", "Describe the content of this image."),
-    steps: int = 500,
+    steps: int | None = None,
     batch_size: int = 24,
     learning_rate: float = 4e-3,
     width: int = 128,
     layers: int = 4,
     heads: int = 4,
     vocabulary: int = 1200,
-    bag_size: tuple[int, int] = (2, 4),
-    n_distractors: tuple[int, int] = (0, 2),
-    repeats: tuple[int, int] = (1, 3),
     context: tuple[int, int] = (0, 20),
     answer: tuple[int, int] = (2, 9),
     seed: int = 0,
@@ -145,11 +172,12 @@ def make_lm(
         What the model is for; see the module.
     prompts : sequence of str
         Instructions for texts without a question; ``chat`` alone.
-    steps, batch_size, learning_rate : int, int, float
+    steps : int, optional
+        Those of `TEACHING` when not given.
+    batch_size : int
+    learning_rate : float
     width, layers, heads, vocabulary : int
         Size of the model.
-    bag_size, n_distractors, repeats : (int, int)
-        See `bids_brainlm.language.stimuli.passages`.
     context, answer : (int, int)
         Words of the text so far, and words to come; ``continuation`` alone.
     seed : int
@@ -159,7 +187,8 @@ def make_lm(
     list of dict
         Training history.
     """
-    rng, n = np.random.default_rng(seed), steps * batch_size
+    rng, teaching = np.random.default_rng(seed), TEACHING[style]
+    n = (steps or teaching.steps) * batch_size
     tokenizer = train_tokenizer([f"{p.context} {p.answer}" for p in texts] + list(prompts), vocabulary)
     if style == "continuation":
         chosen = pieces([p.answer for p in texts], n, rng, context=context, answer=answer)
@@ -169,12 +198,16 @@ def make_lm(
     bags = passages(
         [p.answer for p in chosen],
         rng,
-        bag_size=bag_size,
-        n_distractors=n_distractors,
-        repeats=repeats,
+        bag_size=teaching.bag_size,
+        n_distractors=teaching.n_distractors,
+        repeats=teaching.repeats,
         left_out=common_words(texts if style == "chat" else chosen),
     )
-    spoken = [_instructed(bag, p.context, prompts, rng) for bag, p in zip(bags, chosen, strict=True)]
+    asked = [p.context or (prompts[int(rng.integers(len(prompts)))] if prompts else "") for p in chosen]
+    spoken = [
+        Prompt(f"{bag.context}{teaching.separator}{so_far}".strip(), bag.answer)
+        for bag, so_far in zip(bags, asked, strict=True)
+    ]
     renderings = tuple((render(p, tokenizer, 0, style, with_answer=True),) for p in spoken)
     longest = max(len(item[0].ids) for item in renderings)
     torch.manual_seed(seed)
@@ -218,8 +251,3 @@ def make_lm(
         path.chmod((out / "config.json").stat().st_mode)
     shutil.rmtree(checkpoints)
     return history
-
-
-def _instructed(bag: Prompt, question: str, prompts: Sequence[str], rng: np.random.Generator) -> Prompt:
-    asked = question or (prompts[int(rng.integers(len(prompts)))] if len(prompts) else "")
-    return Prompt(f"{bag.context} {asked}".strip(), bag.answer)

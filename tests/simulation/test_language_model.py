@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -18,7 +19,7 @@ from bids_brainlm.language.stimuli import words
 from bids_brainlm.models.backbones import load_llm
 from bids_brainlm.models.fusion import BrainLM, collate
 from bids_brainlm.simulation import language_model
-from bids_brainlm.simulation.language_model import balanced, common_words, make_lm, read_texts, train_tokenizer
+from bids_brainlm.simulation.language_model import balanced, common_words, make_lm, pieces, read_texts, train_tokenizer
 
 COLOURS, ANIMALS, PLACES = ("red", "blue", "grey", "white"), ("dog", "cat", "bird", "horse", "fish"), ("beach", "park")
 TEXTS = [Prompt("", f"A {c} {a} at the {p}.") for c, a, p in itertools.product(COLOURS, ANIMALS, PLACES)]
@@ -159,3 +160,40 @@ def test_texts_that_are_none(tmp_path: Path, name: str, content: bytes, message:
     assert str(tmp_path / name) in str(caught.value)
     with pytest.raises(InputError, match="texts cannot be read"):
         read_texts(tmp_path / "none.txt")
+
+
+# Continuations --------------------------------------------------------------------------------------------------------
+
+
+def test_pieces_are_words_in_a_row_and_those_that_follow() -> None:
+    texts = [" ".join(f"w{i}" for i in range(40)), "a b c d"]
+    cut = pieces(texts, 500, np.random.default_rng(0), context=(0, 6), answer=(2, 5))
+    joined = [f"{piece.context} {piece.answer}".strip() for piece in cut]
+    assert all(any(f" {whole} ".find(f" {text} ") >= 0 for whole in texts) for text in joined)
+    inside = [piece for piece in cut if "w" in piece.answer and "w39" not in piece.answer]
+    assert {len(piece.answer.split()) for piece in inside} == {2, 3, 4, 5}
+    assert {len(piece.context.split()) for piece in cut} == set(range(7))
+    assert np.mean(["w" in piece.answer for piece in cut]) == pytest.approx(40 / 44, abs=0.05)
+
+
+def test_a_continuation_is_told_by_a_bag_then_a_new_line_then_what_was_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Any] = []
+
+    def spy(_model: Any, _phases: Any, _schedules: Any, train: Any, *_: Any, **__: Any) -> list[dict[str, Any]]:
+        shown.extend(train.renderings)
+        (tmp_path / ".checkpoints").mkdir()
+        return []
+
+    monkeypatch.setattr(language_model, "fit", spy)
+    story = " ".join(f"{a}{b}" for a in "bcdfghjklmnpqrst" for b in "aeiou")
+    make_lm([Prompt("", story)], tmp_path, style="continuation", **{**SMALL, "steps": 20})
+    text = load_llm(str(tmp_path), offline=True).tokenizer
+    for (item,) in shown:
+        before, answer = decode(item.ids[~item.train], text), decode(item.ids[item.train], text)
+        assert f" {answer} " in f" {story} "
+        bag, _, context = before.partition("\n")
+        assert f"{context} {answer}".strip() in story
+        assert set(bag.split()) & set(answer.split()) or len(bag.split()) <= 2
+        assert int(item.ids[-1]) == text.eos_token_id
