@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from bids_brainlm.config import Request, load
 from bids_brainlm.core.types import Examples, Prompt, Recording, Split
-from bids_brainlm.evaluation.metrics import Facts
+from bids_brainlm.evaluation.metrics import Facts, chosen
 from bids_brainlm.evaluation.readout import readout
 from bids_brainlm.stages import evaluate
 
@@ -51,3 +54,50 @@ def test_readouts_are_fitted_to_a_bounded_number_of_examples(monkeypatch: pytest
     some = evaluate._some(fold.train, 0)
     assert (some.size, np.unique(some).size) == (20, 20)
     assert evaluate._read_out([fold], facts, ("ridge",), 0)["ridge"].shape == (18, 2)
+
+
+def told(n_contexts: int = 2) -> Split:
+    """Texts of one word in groups of three, with the row that the word moves; each with prompts of two lengths."""
+    rng = np.random.default_rng(1)
+    names = [f"w{i % 8}" for i in range(N)]
+    data = rng.standard_normal((8, V))[np.arange(N) % 8] + 0.3 * rng.standard_normal((N, V))
+    recording = Recording(data.astype(np.float32), "percent signal change", "beta", np.arange(N), np.zeros(N))
+    which = np.repeat(np.arange(N), n_contexts)
+    ids = [f"e{i}_{k}" for i in range(N) for k in range(n_contexts)]
+    prompts = tuple(Prompt(f"so far {k}", names[i]) for i in range(N) for k in range(n_contexts))
+    references = tuple((prompt.answer,) for prompt in prompts)
+    heard = tuple((f"s{i}/{k}",) for i in range(N) for k in range(n_contexts))
+    groups = np.array([f"g{i // 4}" for i in which])
+    examples = Examples(recording, which, prompts, references, groups, np.array(ids), np.array(ids), heard)
+    part = np.flatnonzero(which >= 24)
+    return Split(examples, np.flatnonzero(which < 24), np.arange(0), part)
+
+
+def asking(tmp_path: Path, **settings: object) -> Request:
+    config = load(overrides={"decode.permutations": 30, **settings})
+    return Request(tmp_path, tmp_path / "out", "participant", ("1",), {}, tmp_path / "work", config)
+
+
+def test_texts_are_told_from_the_rows_whatever_the_length_of_the_context(tmp_path: Path) -> None:
+    fold = told()
+    one, two = (evaluate._identified(asking(tmp_path), [split])["ridge"] for split in (told(1), fold))
+    assert two.identification.values.mean() > 0.95
+    assert two.pairwise.mean() > 0.95
+    # A permuted brain is that of another of the eight texts, which then is nearer than the true one.
+    assert 0.35 < two.identification.null.mean() < 0.5
+    assert two.cosine.null.shape == (30, 48)
+    # Rows and text are what a readout sees: a second context tells it nothing.
+    np.testing.assert_allclose(one.cosine.values, two.cosine.values[::2], rtol=1e-6)
+    assert evaluate._distinct(fold).tolist() == list(range(0, 48, 2))
+    assert evaluate._identified(asking(tmp_path, **{"evaluate.readout": ["logistic"]}), [fold]) == {}
+
+
+def test_whose_surprise_it_is(tmp_path: Path) -> None:
+    assert evaluate.trained_parts(load("brainllm-small")) == ()
+    assert evaluate.trained_parts(load("cortext")) == ("norms", "lora")
+
+
+def test_a_metric_that_lacks_something_is_named_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    found = evaluate.not_run(chosen(["meteor", "rouge_1", "facts"]), {})
+    assert list(found) == ["meteor"]
+    assert "the metric meteor is not run: it needs WordNet" in caplog.text
