@@ -76,7 +76,8 @@ def write_cleaned(out_dir: Path, series: Cleaned) -> list[Path]:
         names = [""] * len(series.data)
         paths = write_hemispheres(folder, named, series.data, geometry.n_left, names, "NIFTI_INTENT_TIME_SERIES", "bold")
     else:
-        paths = [save_volume(folder / bids_name(named, "bold", ".nii.gz"), series.data, geometry.volume)]
+        step = _timed(series.times).get("RepetitionTime", 0.0)
+        paths = [save_volume(folder / bids_name(named, "bold", ".nii.gz"), series.data, geometry.volume, step)]
         paths += write_mask(folder, named, geometry, series.sidecar, "Voxels of the cleaned series.")
     task = {"TaskName": series.entities["task"]} if "task" in series.entities else {}
     # BIDS wants to know what a space such as T1w refers to, and whether what is not brain was taken away.

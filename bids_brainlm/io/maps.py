@@ -139,17 +139,20 @@ def read_hemispheres(folder: Path, named: Mapping[str, str], suffix: str = "stat
     return data, Geometry(named.get("space", ""), density, left.shape[1], data.shape[1]), names
 
 
-def save_volume(path: Path, data: Floats, volume: Volume) -> Path:
-    """Write rows (n, V) as the volumes of a NIfTI file, 0 outside the voxels."""
+def save_volume(path: Path, data: Floats, volume: Volume, step: float = 0.0) -> Path:
+    """Write rows (n, V) as the volumes of a NIfTI file, 0 outside the voxels; ``step`` is the TR in s, where they have one."""
     voxels = np.zeros((int(np.prod(volume.shape)), len(data)), dtype=np.float32)
     voxels[volume.index] = data.T
-    return save_nifti(path, voxels.reshape(*volume.shape, -1), volume)
+    return save_nifti(path, voxels.reshape(*volume.shape, -1), volume, step)
 
 
-def save_nifti(path: Path, voxels: NDArray[Any], volume: Volume) -> Path:
-    image: Any = nib.Nifti1Image
+def save_nifti(path: Path, voxels: NDArray[Any], volume: Volume, step: float = 0.0) -> Path:
+    image: Any = nib.Nifti1Image(voxels, volume.affine)  # type: ignore[no-untyped-call]
+    if step:
+        image.header.set_zooms((*image.header.get_zooms()[:3], step))
+        image.header.set_xyzt_units("mm", "sec")
     with atomic_write(path) as temporary:
-        nib.save(image(voxels, volume.affine), temporary)
+        nib.save(image, temporary)
     return path
 
 

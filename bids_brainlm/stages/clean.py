@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nilearn import signal
 from numpy.typing import NDArray
 
 from bids_brainlm.config import Request
@@ -132,9 +133,6 @@ def standardise(series: Floats, regressors: NDArray[np.float64], threads: int = 
     (V,) bool
         False where nothing is left that varies.
     """
-    # It takes a second to import, and every plan imports this module.
-    from nilearn import signal
-
     usable = np.zeros(series.shape[1], dtype=np.bool_)
     confounds = regressors if regressors.size else None
 

@@ -13,6 +13,7 @@ from bids_brainlm.io.files import write_json
 from bids_brainlm.io.names import bids_name
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.stages import cache
+from bids_brainlm.stages.runs import over_time
 
 WRITER = {
     "training": "train",
@@ -32,7 +33,9 @@ def beh_path(request: Request, participant: str, task: str, desc: str) -> Path:
 
 
 def estimator_label(request: Request) -> str:
-    """``desc-`` label of maps of the responses: the estimator in capitals."""
+    """``desc-`` label of maps of the responses: the estimator in capitals, or what series were made."""
+    if over_time(request):
+        return "cleaned"
     return "".join(filter(str.isalnum, request.config.estimate.estimator)).upper()
 
 

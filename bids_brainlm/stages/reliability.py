@@ -60,7 +60,7 @@ def write_reliability(request: Request, participant: str, trials: Trials, exampl
     about = {
         "Description": "Reliability of the single-trial responses.",
         "MapDescriptions": MAPS,
-        "EstimationMethod": request.config.estimate.estimator,
+        **({} if trials.heard is not None else {"EstimationMethod": request.config.estimate.estimator}),
         "Repeats": 1,
         "Sources": list(trials.sources),
     }
