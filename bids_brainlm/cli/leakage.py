@@ -55,7 +55,8 @@ def command(ctx: click.Context, /, **given: Any) -> int:
 
     Options are those of bids_brainlm.
     """
-    app.log_to_stderr(given["verbose"] - given["quiet"])
+    # How many windows are used would be told once a split.
+    app.log_to_stderr(given["verbose"] - given["quiet"] - 1)
     out = given.pop("out") or Path(given["work_dir"] or "work") / "leakage"
     absent = dict.fromkeys(ABSENT, ()) | {"level": "participant", "output_dir": out}
     request = request_from(ctx, given | absent)

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from bids_brainlm.core.leakage import LEAKY
 from bids_brainlm.reports.methods import MethodFacts, PhaseFacts, WindowFacts, bibliography, cited_keys, method_text, references
 
 FULL = MethodFacts(
@@ -172,3 +173,18 @@ def test_windows_of_words_are_told_instead_of_trials() -> None:
     none = dataclasses.replace(facts, high_pass=0.0, confounds=(), windows=dataclasses.replace(windows, silent=0, early=0))
     assert "From every series, each vertex or voxel was z-scored" in method_text(none)
     assert "left out were" not in method_text(none)
+
+
+def test_a_split_in_time_tells_its_purge_and_its_shifts() -> None:
+    windows = WindowFacts(3, 1200, 250, 2.0, 4.0, 3, (1, 2, 3))
+    text = method_text(dataclasses.replace(FULL, scheme="blocks", purged=41, windows=windows, folds=1))
+    assert "Windows of words were split by blocks of time once (576 training" in text
+    assert "41 examples that shared a volume with a held-out one" in text
+    assert "under 100 circular shifts of the test windows within runs" in text
+    assert "left out of training and validation" not in method_text(FULL)
+    assert "under 100 permuted pairings" in method_text(FULL)
+
+
+def test_a_split_that_leaks_says_so() -> None:
+    assert LEAKY in method_text(dataclasses.replace(FULL, scheme="leaky-random"))
+    assert LEAKY not in method_text(FULL)
