@@ -23,6 +23,7 @@ from bids_brainlm.cli import app, boutiques, companion, exits
 from bids_brainlm.cli.arguments import option_groups
 from bids_brainlm.config import SECTIONS, Phase, as_tree, load
 from bids_brainlm.core.types import DECODED_COLUMNS
+from bids_brainlm.evaluation.surprise import SURPRISE_COLUMNS
 from bids_brainlm.evaluation.table import METRICS_COLUMNS
 from bids_brainlm.registry import tokenizers
 from bids_brainlm.stages.decode import HISTORY_COLUMNS
@@ -236,6 +237,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "exit-codes": exit_codes,
     "decoded": partial(_columns, DECODED_COLUMNS),
     "metrics": partial(_columns, METRICS_COLUMNS),
+    "surprise": partial(_columns, SURPRISE_COLUMNS),
     "trials": partial(_columns, TRIAL_COLUMNS),
     "training": partial(_columns, HISTORY_COLUMNS),
     "layers": layers,
