@@ -35,11 +35,11 @@ OPENING = ("person", "place", "attribute", "thing")
 """What the state holds."""
 
 SENTENCES = {
-    "act": ("{who} {action} the {thing}", "{who} {action} the {attribute} {thing}", "then {who} {action} it"),
-    "tell": ("the {thing} was {attribute}", "it was a {attribute} {thing}"),
-    "stay": ("{who} was still {where}", "{who} stayed {where} with the {thing}"),
-    "move": ("then {who} took the {thing} and went {new_where}", "{who} went {new_where}"),
-    "meet": ("there came a {new_person} who {action} the {thing}", "a {new_person} saw the {attribute} {thing}"),
+    "act": ("{who} {action} the {thing}", "{who} {action} a {new_attribute} {new_thing}", "then {who} {action} it {new_where}"),
+    "tell": ("the {thing} was {new_attribute}", "it was a {attribute} {thing}"),
+    "stay": ("{who} stayed {where} with a {new_thing}", "{who} was still {where}"),
+    "move": ("then {who} went {new_where} with the {thing}", "{who} took a {new_thing} and went {new_where}"),
+    "meet": ("there came a {new_person} who {action} the {thing}", "a {new_person} {action} a {new_attribute} {new_thing}"),
 }
 """Kind of sentence -> its templates. ``new_`` is drawn afresh, all else but actions is carried over."""
 

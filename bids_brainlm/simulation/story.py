@@ -38,7 +38,7 @@ from bids_brainlm.simulation.speech import Spoken, story
 
 TASK = "stories"
 
-GAIN = 3.0
+GAIN = 8.0
 """Response to a word relative to `bids_brainlm.simulation.bold.AMPLITUDE`: words are short, so their responses are small."""
 
 LEAD, GAP, TAIL = 10.0, 14.0, 16.0
