@@ -53,8 +53,8 @@ def _meta(
 QUERIES = ("bold", "mask", "confounds", "events")
 """Kinds of file that filters may narrow."""
 
-STAGES = ("tune", "estimate", "parcellate", "train", "decode", "evaluate", "reports")
-"""What can be skipped."""
+STAGES = ("tune", "estimate", "parcellate", "train", "decode", "evaluate", "story", "reports")
+"""What can be skipped; estimate stands for what is made of series, so that it skips cleaning too."""
 
 
 @dataclass(frozen=True)
