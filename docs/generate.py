@@ -23,11 +23,13 @@ from bids_brainlm.cli import app, boutiques, companion, exits
 from bids_brainlm.cli.arguments import option_groups
 from bids_brainlm.config import SECTIONS, Phase, as_tree, load
 from bids_brainlm.core.types import DECODED_COLUMNS
+from bids_brainlm.evaluation.story.comparison import STORY_COLUMNS
 from bids_brainlm.evaluation.surprise import SURPRISE_COLUMNS
 from bids_brainlm.evaluation.table import METRICS_COLUMNS
 from bids_brainlm.registry import tokenizers
 from bids_brainlm.stages.decode import HISTORY_COLUMNS
 from bids_brainlm.stages.estimate import TRIAL_COLUMNS
+from bids_brainlm.stages.story import RECONSTRUCTION_COLUMNS
 
 DOCS = Path(__file__).parent
 PACKAGE = DOCS.parent / "bids_brainlm"
@@ -238,6 +240,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "decoded": partial(_columns, DECODED_COLUMNS),
     "metrics": partial(_columns, METRICS_COLUMNS),
     "surprise": partial(_columns, SURPRISE_COLUMNS),
+    "story": partial(_columns, STORY_COLUMNS),
+    "reconstruction": partial(_columns, RECONSTRUCTION_COLUMNS),
     "trials": partial(_columns, TRIAL_COLUMNS),
     "training": partial(_columns, HISTORY_COLUMNS),
     "layers": layers,
