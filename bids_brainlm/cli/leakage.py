@@ -65,7 +65,11 @@ def command(ctx: click.Context, /, **given: Any) -> int:
     stage = importlib.import_module("bids_brainlm.stages.leakage")
     participants = request.participants or tuple(importlib.import_module("bids_brainlm.io.layout").participants(request.bids_dir))
     table, without = stage.leakage(request, participants)
-    click.echo(stage.as_text(table, without))
+    # What is wrong with the configured split comes last, as an error.
+    own = next(iter(stage.schemes(request)))
+    click.echo(stage.as_text(table, {name: why for name, why in without.items() if name != own}))
+    if own in without:
+        raise without[own]
     return _train(request, participants, stage.honest_and_leaky(request)) if given["train"] else 0
 
 

@@ -66,28 +66,31 @@ def _title(split: Any) -> str:
     return "leaky-random" if split.scheme == "leaky-random" else f"{split.scheme} by {split.group}"
 
 
-def leakage(request: Request, participants: Sequence[str]) -> tuple[pd.DataFrame, dict[str, str]]:
+def leakage(request: Request, participants: Sequence[str]) -> tuple[pd.DataFrame, dict[str, BrainLMError]]:
     """What each split of `schemes` lets through, over participants.
 
     Returns
     -------
     table : DataFrame
         Columns `COLUMNS`, one row a split that can be made.
-    without : dict of str to str
+    without : dict of str to BrainLMError
         Split that cannot be made, or is refused because it would leak by accident -> why.
 
     Raises
     ------
     BrainLMError
-        For faults of the input, of all participants.
+        For faults of the input, of all participants, and where no split can be made.
     """
     trials = _read(request, participants)
-    rows, without = [], {}
+    rows: list[dict[str, Any]] = []
+    without: dict[str, BrainLMError] = {}
     for name, other in schemes(request).items():
         try:
             rows.append(_row(name, [split for item in trials for split in splits_of(other, item, examples_of(other, item))]))
         except BrainLMError as error:
-            without[name] = str(error)
+            without[name] = error
+    if not rows:
+        raise next(iter(without.values()))
     return pd.DataFrame(rows, columns=list(COLUMNS)), without
 
 
@@ -141,11 +144,11 @@ def _share(number: int, total: Leakage) -> float:
     return 100 * number / total.n_test if total.n_test else float("nan")
 
 
-def as_text(table: pd.DataFrame, without: Mapping[str, str]) -> str:
+def as_text(table: pd.DataFrame, without: Mapping[str, object]) -> str:
     """The table for a terminal, its columns explained."""
     shown = table.to_string(index=False, float_format="{:.0f} %".format)
     return "\n".join([shown, "", *(f"{name}: {text}" for name, text in COLUMNS.items()), *_lines(without)])
 
 
-def _lines(without: Mapping[str, str]) -> list[str]:
+def _lines(without: Mapping[str, object]) -> list[str]:
     return ["", *(f"{name} cannot be made: {why}" for name, why in without.items())] if without else []

@@ -58,3 +58,13 @@ def test_leakage_of_stories_is_counted_and_its_worth_measured(
     assert told.startswith(counted)
     assert "What the leak is worth: pairwise" in told
     assert not list((tmp_path / "work" / "checkpoints").glob("*"))
+
+
+def test_a_configured_split_that_cannot_be_made_ends_in_its_reason_after_the_others(
+    story: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["leakage", story.bids, *story.settings, *ONE, "-w", tmp_path / "work", "--split", "kfold", "--folds", "40"]
+    assert companion.main([str(arg) for arg in argv]) == 65
+    told = capsys.readouterr()
+    assert "blocks of 60 s" in told.out
+    assert "40 fold(s) of 6 group(s)" in told.err.splitlines()[-1]

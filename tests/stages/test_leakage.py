@@ -67,7 +67,10 @@ def test_a_split_that_leaks_by_accident_is_refused_and_told(reading: Any) -> Non
     request = reading("split.group", "run", "split.scheme", "single")
     table, without = leakage(request, ["01"])
     assert table["split"].tolist() == ["leaky-random"]
-    assert "1 group(s) cannot be divided" in without["single by run"]
+    assert "1 group(s) cannot be divided" in str(without["single by run"])
+    assert "single by run" not in as_text(table, {})
+    with pytest.raises(InputError, match="no column 'said' of texts"):
+        leakage(reading("text.column", "said"), ["01"])
 
 
 def test_honest_and_leaky_are_what_is_compared(reading: Any) -> None:
