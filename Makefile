@@ -1,6 +1,6 @@
 # make demo and make test each work as the first command on a fresh clone.
 .DELETE_ON_ERROR:
-.PHONY: demo test lint pytest short-demo wheel clean
+.PHONY: demo demo-story test lint pytest short-demo wheel clean
 
 PYTHON ?= python3
 SNR ?= 1
@@ -12,6 +12,9 @@ export BRAINLM_BIN := $(CURDIR)/$(BIN)
 
 demo: .venv/.stamp
 	scripts/demo.sh demo
+
+demo-story: .venv/.stamp
+	scripts/demo_story.sh demo-story
 
 test: lint wheel short-demo pytest
 
@@ -42,4 +45,4 @@ wheel: .venv/.stamp
 	touch $@
 
 clean:
-	rm -rf .venv build demo dist
+	rm -rf .venv build demo demo-story dist

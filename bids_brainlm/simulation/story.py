@@ -39,7 +39,7 @@ from bids_brainlm.simulation.speech import Spoken, story
 TASK = "stories"
 
 GAIN = 8.0
-"""Response to a word relative to `bids_brainlm.simulation.bold.AMPLITUDE`: words are short, so their responses are small."""
+"""Response to a word relative to `bids_brainlm.simulation.bold.AMPLITUDE`: words are short (one of 0.35 s peaks at 2.4 %)."""
 
 LEAD, GAP, TAIL = 10.0, 14.0, 16.0
 """Seconds before the first story of a run, between two, and after the last."""
