@@ -82,7 +82,7 @@ def test_every_example_is_its_words_its_context_and_its_volumes(make_request: An
 
 
 def test_what_is_left_out_is_counted(make_request: Any, story_trials: Trials, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", "bids_brainlm")
     examples = examples_of(_request(make_request, "window.context", "3"), story_trials)
     n_windows = sum(int(words["onset"].max() // 2) + 1 for _, words in story_trials.heard.groupby("story"))
     used = len(set(examples.stimulus))
