@@ -1,12 +1,14 @@
 """Reconstructed stories against what was said, against texts by the language model alone, and against other times of the story.
 
-- Texts are compared in *long windows* (20 s): everything reconstructed for them with everything said in them.
+- Texts are compared in *long windows* (20 s): everything reconstructed for them with everything said in them. Those of which a
+  part was not reconstructed are left out: their length would tell which belong together.
 - A *null text* is drawn from the language model alone, with as many tokens in every window. It has the word rate that was read
   from the brain, but no word of it: z says by how many standard deviations of the null texts a decoder is better.
 - A *circular shift* pairs each window with what was said some windows later, the last with the first. It keeps everything but the
   pairing: the rate, the style, and how words go on from window to window. Shifts smaller than a *minimum lag* are left out, since
   responses and contexts of neighbours overlap. p counts the shifts that do as well as no shift. Stories are shifted independently
-  of each other for the test over all of them; where few combinations exist, each is used once.
+  of each other for the test over all of them; where few combinations exist, each is used once. The first long window of a story
+  is scored and not tested: how stories begin is known without a brain.
 
 A search for the best text and a draw differ in style, so a decoder may beat null texts without a brain. The shifts tell.
 """
@@ -24,6 +26,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bids_brainlm.core.windows import TOLERANCE
 from bids_brainlm.evaluation.metrics import Metric
 from bids_brainlm.evaluation.statistics import TIE, bootstrap_interval, permutation_p
 
@@ -65,17 +68,26 @@ class Pairing:
         ``scores[i, j]`` is that of the text of window i for what was said in window j.
     lag : int
         Smallest shift, in windows; at least 1.
+    untested : int
+        Windows at the start that are scored and not shifted.
     """
 
     story: str
     scores: Array
     lag: int
+    untested: int = 0
+
+    @property
+    def tested(self) -> Array:
+        """(m, m) scores of the windows that are shifted."""
+        return self.scores[self.untested :, self.untested :]
 
     def shifted(self) -> Array:
         """(s,) sum of scores for each allowed shift; none where the telling is too short."""
-        n = len(self.scores)
-        rows = np.arange(n)
-        return np.array([self.scores[rows, (rows + k) % n].sum() for k in range(self.lag, n - self.lag + 1)])
+        scores = self.tested
+        rows = np.arange(len(scores))
+        allowed = range(self.lag, len(scores) - self.lag + 1)
+        return np.array([scores[rows, (rows + k) % len(scores)].sum() for k in allowed])
 
 
 @dataclass(frozen=True)
@@ -107,9 +119,9 @@ def shift_test(pairings: Sequence[Pairing], direction: str, permutations: int, s
     able = [(p, sums) for p in pairings if (sums := p.shifted()).size]
     if not able:
         return ShiftTest(value, np.nan, np.nan, n_windows, 0)
-    n = sum(len(p.scores) for p, _ in able)
+    n = sum(len(p.tested) for p, _ in able)
     null = _combined([sums for _, sums in able], permutations, seed) / n
-    observed = sum(float(np.trace(p.scores)) for p, _ in able) / n
+    observed = sum(float(np.trace(p.tested)) for p, _ in able) / n
     better, tie = ("greater", -TIE) if direction == "higher" else ("less", TIE)
     return ShiftTest(value, float(null.mean()), permutation_p(observed + tie, null, better), n_windows, null.size)
 
@@ -138,7 +150,7 @@ def rate_pairs(expected: Array, spoken: Array) -> Array:
 
 
 def long_windows(windows: Sequence[int], texts: Sequence[str], seconds: float, longer: float) -> dict[int, str]:
-    """Texts of short windows joined into long ones, by number of the long window.
+    """Texts of short windows joined into long ones, by number of the long window; only those that are complete.
 
     Parameters
     ----------
@@ -149,13 +161,24 @@ def long_windows(windows: Sequence[int], texts: Sequence[str], seconds: float, l
 
     Examples
     --------
-    >>> long_windows([9, 10, 11], ["a hare", "", "ran"], 2.0, 20.0)
-    {0: 'a hare', 1: 'ran'}
+    >>> long_windows([2, 3, 4, 5, 6], ["a hare", "ran", "", "far", "away"], 2.0, 4.0)
+    {1: 'a hare ran', 2: 'far'}
     """
     out: dict[int, list[str]] = {}
     for window, text in zip(windows, texts, strict=True):
-        out.setdefault(int((window + 1e-6) * seconds // longer), []).append(text)
-    return {number: " ".join(filter(None, parts)) for number, parts in out.items()}
+        out.setdefault(_long(window, seconds, longer), []).append(text)
+    whole = {number: _begin(number + 1, seconds, longer) - _begin(number, seconds, longer) for number in out}
+    return {number: " ".join(filter(None, parts)) for number, parts in out.items() if len(parts) == whole[number]}
+
+
+def _long(window: int, seconds: float, longer: float) -> int:
+    """Number of the long window in which a short one begins."""
+    return int((window * seconds + TOLERANCE) // longer)
+
+
+def _begin(number: int, seconds: float, longer: float) -> int:
+    """First short window that begins in a long one, or after it."""
+    return int(np.ceil((number * longer - TOLERANCE) / seconds))
 
 
 def figures(
@@ -219,7 +242,7 @@ def _score_own(metric: Metric, resources: Mapping[str, Any], texts: Sequence[str
 def _pairings(
     told: pd.DataFrame, score: Callable[[list[str], list[str]], Array], seconds: float, longer: float, lag: int
 ) -> Iterator[Pairing]:
-    """One a telling; long windows in which nobody speaks are left out."""
+    """One a telling; long windows in which nobody speaks, and those that are not complete, are left out."""
     for (story, _), part in told.groupby(["story", "run"], sort=False):
         part = part.sort_values("window")
         windows = part["window"].tolist()
@@ -227,7 +250,7 @@ def _pairings(
         texts = long_windows(windows, part["text_pred"].tolist(), seconds, longer)
         spoken = [number for number, text in said.items() if text]
         if spoken:
-            yield Pairing(str(story), score([texts[k] for k in spoken], [said[k] for k in spoken]), lag)
+            yield Pairing(str(story), score([texts[k] for k in spoken], [said[k] for k in spoken]), lag, int(spoken[0] == 0))
 
 
 def _rows(

@@ -3,8 +3,8 @@
 - The *meaning* of a token is the hidden state of the language model that has just read it, after the last tokens of the text
   before it, less the mean over training. A window is the sum of its tokens' meanings, and their number.
 - A volume is predicted from the windows of the `SECONDS` before it (delays 1 to d) by ridge regression, on the leading principal
-  components of meanings. Each unit (feature of the decoder: component or vertex) has its own penalty, chosen by held-out stories
-  of the training set; units that this predicts no better than their mean are left out.
+  components of meanings. Each unit (vertex or voxel) has its own penalty, chosen by held-out stories of the training set; the
+  `UNITS` that are predicted best are used, and none that is predicted no better than by its mean.
 - The *noise* is what held-out stories leave unexplained; its covariance is shrunk to a multiple of the identity by as much as
   Ledoit and Wolf (2004) find best.
 - The log-likelihood of a brain takes what a text does not say yet for mean meaning, so that a volume bears on a text before
@@ -68,7 +68,7 @@ class Encoding:
     white : (U, U) float64
         Takes responses to where noise is independent and of variance 1.
     units : (U,) int64
-        Among the features of the decoder.
+        Columns of the recording.
     usual : float
         Mean number of tokens a window.
     """
@@ -129,8 +129,8 @@ def fit(
     groups = by_story(tellings, {i: tellings[i].window[v] - 1 for i, v in enumerate(volumes)})
     spread = design.std(axis=0)
     ridge = _Ridge(design / np.where(spread > 0, spread, np.inf), np.unique(groups, return_inverse=True)[1])
-    units, alphas = _predicted(ridge, reader, recording, rows)
-    responses = signals(reader, recording, rows, units)
+    units, alphas = _predicted(ridge, recording, rows)
+    responses = signals(recording, rows, units)
     weights, rest = ridge.fitted(responses, alphas)
     white = _whitening(ridge.left(responses, alphas))
     weights = (weights / np.where(spread > 0, spread, np.inf)[:, None] @ white.T).reshape(n_delays, -1, len(units))
@@ -139,18 +139,11 @@ def fit(
     return Encoding(centre, meaning, weights[:, -1], rest @ white.T, white, units, float(spoken.mean()))
 
 
-def signals(reader: Reader, recording: Recording, rows: Ints, units: Ints | slice = slice(None)) -> Array:
-    """(n, U) features of the decoder at rows (n,) of the recording."""
-    model = reader.model
-    if model.features is None:
-        raise ValueError("this model has no brain features")
-    parts = []
-    for start in range(0, len(rows), AT_ONCE):
-        data: Any = np.asarray(recording.data[rows[start : start + AT_ONCE]], dtype=np.float32)
-        with torch.no_grad():
-            found = model.features(torch.from_numpy(data)[:, None].to(model.device))[:, 0]
-        parts.append(found.cpu().double().numpy()[:, units])
-    return np.concatenate(parts)
+def signals(recording: Recording, rows: Ints, units: Ints | slice) -> Array:
+    """(n, U) responses at rows (n,) of the recording; 0 (the mean of a run) where a unit cannot be used."""
+    some: Any = (rows, units) if isinstance(units, slice) else np.ix_(rows, units)
+    data: Array = np.asarray(recording.data[some], dtype=np.float64)
+    return np.asarray(np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0))
 
 
 def _summed(reader: Reader, telling: Telling, tokens: Sequence[list[int]], context: int) -> tuple[Array, Array]:
@@ -271,16 +264,16 @@ def _gains(values: Array, alphas: Any) -> Any:
     return values / (values**2 + alphas * unit)
 
 
-def _predicted(ridge: _Ridge, reader: Reader, recording: Recording, rows: Ints) -> tuple[Ints, Array]:
+def _predicted(ridge: _Ridge, recording: Recording, rows: Ints) -> tuple[Ints, Array]:
     """Units (U,) that held-out groups show to be predicted, best first, and the penalty (U,) of each."""
-    n_units = signals(reader, recording, rows[:1]).shape[1]
+    n_units = recording.data.shape[1]
     gain, alphas = np.zeros(n_units), np.zeros(n_units)
     for start in range(0, n_units, PANEL):
-        part = np.arange(start, min(start + PANEL, n_units))
-        responses = signals(reader, recording, rows, part)
+        part = slice(start, start + PANEL)
+        responses = signals(recording, rows, part)
         errors, chance = ridge.errors(responses), ridge.chance(responses)
         alphas[part] = ALPHAS[errors.argmin(axis=0)]
-        gain[part] = 1 - np.divide(errors.min(axis=0), chance, out=np.ones(part.size), where=chance > 0)
+        gain[part] = 1 - np.divide(errors.min(axis=0), chance, out=np.ones(chance.size), where=chance > 0)
     order = np.argsort(-gain, kind="stable")[:UNITS]
     chosen = order[gain[order] > 0] if ridge.folds else order[:0]
     return chosen, alphas[chosen]
@@ -335,7 +328,7 @@ class BrainEvidence:
         near = (telling.window >= stretch.first) & (telling.window < stretch.last + n_delays)
         window = telling.window[near]
         spoken = _delayed(numbers[:, None], window, n_delays)
-        found = signals(reader, recording, telling.volumes[near], encoding.units) @ encoding.white.T
+        found = signals(recording, telling.volumes[near], encoding.units) @ encoding.white.T
         found -= encoding.rest + spoken @ encoding.number
         # Of volumes taken in one window, which all texts predict alike, only number and sum matter.
         self.number = np.bincount(window - stretch.first, minlength=n_windows + n_delays)

@@ -69,7 +69,7 @@ def plain_likelihood(world: World, model: Encoding, stretch: Stretch, counts: li
     telling = stretch.telling
     covariance = np.linalg.inv(model.white.T @ model.white)
     unwhite = np.linalg.inv(model.white)
-    rows = signals(world.reader, world.recording, telling.volumes, model.units)
+    rows = signals(world.recording, telling.volumes, model.units)
     total = 0.0
     for volume, window in enumerate(telling.window):
         if not 1 <= window < len(hidden) + model.n_delays:
