@@ -16,6 +16,7 @@ from bids_brainlm.evaluation.story.comparison import (
     STORY_COLUMNS,
     Pairing,
     figures,
+    long_windows,
     rate_pairs,
     score_pairs,
     shift_test,
@@ -62,6 +63,25 @@ def test_a_story_too_short_to_shift_has_a_value_and_no_p() -> None:
     both = shift_test([short, long], "higher", 100, 0)
     assert (both.n_windows, both.n_shifts) == (11, 5)
     assert both.p == 1 / 6
+
+
+def test_the_start_of_a_story_is_scored_and_not_tested() -> None:
+    """What is right there alone, as a language model that knows how stories begin will be, is no evidence."""
+    scores = np.full((9, 9), 0.5)
+    scores[0] = [1.0] + [0.0] * 8
+    scores[1:, 0] = 0.0
+    test = shift_test([Pairing("a", scores, 1, untested=1)], "higher", 100, 0)
+    assert test.value == pytest.approx((1.0 + 8 * 0.5) / 9)
+    assert (test.p, test.n_shifts) == (1.0, 7)
+    assert shift_test([Pairing("a", scores, 1)], "higher", 100, 0).p == 1 / 9
+
+
+def test_windows_of_which_a_part_is_missing_are_not_compared() -> None:
+    """In another length they would tell which text belongs to which."""
+    assert long_windows(range(25), ["w"] * 25, 2.0, 20.0) == {0: "w " * 9 + "w", 1: "w " * 9 + "w"}
+    assert set(long_windows([*range(3, 12), *range(13, 30)], ["w"] * 26, 2.0, 10.0)) == {1, 3, 4, 5}
+    # Windows of 3 s in ones of 10 s: 4 begin in the first, 3 in the second and in the third.
+    assert [len(text.split()) for text in long_windows(range(10), ["w"] * 10, 3.0, 10.0).values()] == [4, 3, 3]
 
 
 def test_all_scores_equal_is_no_evidence() -> None:
@@ -125,7 +145,7 @@ def test_the_table_says_who_is_right() -> None:
     one = table.set_index(["story", "decoder", "metric"]).sort_index()
     assert one.loc[(ALL, "right", "wer"), "value"] == 0.0
     assert one.loc[(ALL, "right", "bleu1"), "value"] == pytest.approx(1.0)
-    assert one.loc[("fox", "right", "bleu1"), "p"] == 1 / 12  # 12 long windows, shifted by 1, ..., 11
+    assert one.loc[("fox", "right", "bleu1"), "p"] == 1 / 11  # 12 long windows, all but the first shifted by 1, ..., 10
     assert one.loc[(ALL, "right", "bleu1"), "p"] <= 0.05
     assert one.loc[(ALL, "wrong", "bleu1"), "p"] > 0.05
     assert (one.loc[(ALL, "right"), "z"] > 10).all()
