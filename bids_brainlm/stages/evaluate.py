@@ -52,7 +52,7 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     if facts is not None:
         folds = splits_of(request, trials, examples)
         readouts = _read_out(folds, facts, config.evaluate.readout, config.run.random_seed)
-    continued = any(examples.heard)
+    continued = trials.heard is not None or config.window.chunks > 0
     identified = _identified(request, splits_of(request, trials, examples)) if continued else {}
     metrics = chosen(config.evaluate.metrics, recall_rouge=config.compat.recall_rouge, truncated=config.compat.truncated)
     resources = available({name for metric in metrics for name in metric.context}, config.evaluate.bertscore)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from bids_brainlm.core.types import DECODED_COLUMNS
+from bids_brainlm.evaluation.linear import Identified, Measure
 from bids_brainlm.evaluation.metrics import Facts, chosen
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, PRIMARY, Predictions, Sampling, phenotype, primary_of, summary
 
@@ -104,6 +107,37 @@ def test_summary_without_controls_facts_or_units(facts: Facts) -> None:
     assert set(table["metric"]) == {"nll", "nll_per_token", "bleu1"}
     assert table[["ci_low", "ci_high", "p_value", "null_mean"]].isna().all().all()
     assert primary_of(table, 99) is None
+
+
+def test_texts_told_by_a_readout_have_rows_with_their_chance() -> None:
+    """Own brains tell every text; in 3 of 99 permutations the others do as well."""
+    made, null = Predictions(frame()), np.zeros((99, N))
+    null[:3] = 1.0
+    measure = Measure(np.ones(N), null)
+    partly = Measure(np.where(np.arange(N) == 0, np.nan, 1.0), null)
+    table = summary(made, [], identified={"ridge": Identified(measure, partly, measure)}, sampling=QUICK)
+    rows = table.set_index("metric")
+    assert (rows.loc[["readout_pairwise", "readout_identification", "readout_top10"], "condition"] == "ridge").all()
+    assert rows.loc["readout_pairwise", ["value", "null_mean"]].tolist() == pytest.approx([(96 + 1.5) / 99, 0.5])
+    assert rows.loc["readout_identification", ["value", "null_mean"]].tolist() == pytest.approx([1.0, 3 / 99])
+    assert rows.loc["readout_identification", "n"] == N - 1
+    assert (rows.loc[["readout_pairwise", "readout_identification", "readout_top10"], "p_value"] == 4 / 100).all()
+
+
+def test_metrics_that_lack_something_are_left_out_and_others_use_what_is_there(resources: Mapping[str, Any]) -> None:
+    made, both = Predictions(frame()), chosen(["meteor", "bertscore", "exact"])
+    assert set(summary(made, both, sampling=QUICK)["metric"]) == {"nll", "nll_per_token", "exact"}
+    rows = summary(made, both, resources=resources, sampling=QUICK).set_index(["metric", "condition"])["value"]
+    assert rows["bertscore", "true"] == pytest.approx(1.0)
+    assert rows["meteor", "true"] > rows["meteor", "permuted"]
+
+
+def test_units_are_groups() -> None:
+    """Two groups are too few for an interval, however many stimuli there are."""
+    table = frame()
+    assert summary(Predictions(table), [], sampling=QUICK)["ci_low"].notna().all()
+    table["group"] = np.where(np.arange(len(table)) % 2, "story a", "story b")
+    assert summary(Predictions(table), [], sampling=QUICK)["ci_low"].isna().all()
 
 
 def test_several_factors_have_a_row_each() -> None:
