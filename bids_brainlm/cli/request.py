@@ -66,6 +66,7 @@ def request_from(ctx: click.Context, given: Mapping[str, Any]) -> Request:
         origins=resolved.origins | origins,
     )
     _refuse_absent(request)
+    _refuse_betas_over_time(request)
     return request
 
 
@@ -117,6 +118,12 @@ def _refuse_absent(request: Request) -> None:
             raise _missing(f"what --derivatives calls {name!r}", path, "a folder of derivatives, or a file of betas")
     if request.plugin_file and not request.plugin_file.is_file():
         raise _missing("the plugin file", request.plugin_file, "a YAML file with plugin and plugin_args")
+
+
+def _refuse_betas_over_time(request: Request) -> None:
+    if "betas" in request.derivatives and request.config.window.words:
+        remedy = 'leave it out, or take the texts of trials: --words ""'
+        raise ConfigError(f"-d betas= holds single trials, but words with times are decoded from successive volumes; {remedy}")
 
 
 def _missing(what: str, path: Path, expected: str) -> MissingInputError:

@@ -214,6 +214,8 @@ def _check_windows(config: Config) -> None:
         raise ConfigError(f"window.context is {list(config.window.context)}; expected numbers of windows, 0 or more")
     if config.window.words and config.window.chunks:
         raise ConfigError("window.words and window.chunks exclude each other: a text over time is not cut into chunks")
+    if config.window.words and (config.estimate.max_fd or config.estimate.max_outliers):
+        raise ConfigError("estimate.max_fd and estimate.max_outliers are limits on trials, which words with times have none of")
     if not config.window.words and config.split.scheme == "blocks":
         raise ConfigError("split.scheme is 'blocks', which divides words with times; set --words")
     if config.story.decoders and not config.window.words:

@@ -114,28 +114,14 @@ def unknown_names(request: Request, heavy: bool) -> list[BrainLMError]:
         with collecting(faults):
             table.get(name)
     with collecting(faults):
-        if over_time(request):
-            _refuse_what_needs_trials(request)
-        else:
+        if not over_time(request):
             _refuse_unfit_estimator(request)
     return faults
-
-
-def _refuse_what_needs_trials(request: Request) -> None:
-    """Refuse settings that mean nothing where words have times."""
-    if "betas" in request.derivatives:
-        raise ConfigError("--words reads successive volumes, but -d betas= holds single trials: leave one of them out")
-    if request.config.estimate.max_fd or request.config.estimate.max_outliers:
-        raise ConfigError(
-            "estimate.max_fd and estimate.max_outliers are limits on trials; with --words there are none, so set both to 0"
-        )
 
 
 def _refuse_unfit_estimator(request: Request) -> None:
     """Refuse settings that an estimator cannot honour."""
     settings = request.config.estimate
-    if request.config.story.decoders:
-        raise ConfigError("--story-decoder needs words with times: set --words")
     if "betas" in request.derivatives:
         return
     estimator, name = registry.estimators.get(settings.estimator), settings.estimator

@@ -40,7 +40,7 @@ class FaultCase:
         command line, which ends before any participant.
     who : str
         Participant that is asked for.
-    study : {"volume", "surface"}
+    study : {"volume", "surface", "story"}
     out, work : str
         Output and work folder below that of the study, where they matter.
     level : str

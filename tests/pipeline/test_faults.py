@@ -1,6 +1,6 @@
 """Bad input ends in one clear line, on stderr and on the page, and harms nobody else; what is only odd simply works.
 
-The cases stand in ``faults_images.py``, ``faults_tables.py`` and ``faults_calls.py``. Their lines are what
+The cases stand in ``faults_images.py``, ``faults_tables.py``, ``faults_stories.py`` and ``faults_calls.py``. Their lines are what
 ``docs/reference/faults.md`` shows: with ``BRAINLM_WRITE_DOCS=1`` the tests write that page instead of comparing with it.
 """
 
@@ -44,7 +44,7 @@ FACTS = ("--facts", "stimuli/facts.tsv")
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "faults.md"
 WRITE = bool(os.environ.get("BRAINLM_WRITE_DOCS"))
 
-_ALL = [case for name in ("faults_images", "faults_tables", "faults_calls") for case in _module(name).CASES]
+_ALL = [case for name in ("faults_images", "faults_tables", "faults_stories", "faults_calls") for case in _module(name).CASES]
 _TOPICS = list(dict.fromkeys(case.topic for case in _ALL))
 CASES = sorted(_ALL, key=lambda case: (_TOPICS.index(case.topic), case.code == 0))
 FAULTS, ODDITIES = [case for case in CASES if case.code], [case for case in CASES if not case.code]
@@ -65,6 +65,11 @@ def _half(study: Any, root: Path) -> Any:
 @pytest.fixture
 def volume_half(volume_done: Any, tmp_path: Path) -> Any:
     return _half(volume_done, tmp_path)
+
+
+@pytest.fixture
+def story_half(story_done: Any, tmp_path: Path) -> Any:
+    return _half(story_done, tmp_path)
 
 
 @pytest.fixture
@@ -138,7 +143,8 @@ def _content(folder: Path) -> dict[str, str]:
 def test_a_fault(case: Any, start: Callable[[Any], Any]) -> None:
     study, run = start(case)
     label = ("--participant-label", case.who) if case.level == "participant" else ()
-    facts = FACTS if case.level == "participant" and "evaluate.facts" not in "".join(case.options) else ()
+    told = case.level == "participant" and case.study != "story"
+    facts = FACTS if told and "evaluate.facts" not in "".join(case.options) else ()
     before, others = _content(study.bids), _content(study.out / "sub-02")
     done = run(*facts, *label)
     line = _message(case, done)
@@ -156,7 +162,7 @@ def test_a_fault(case: Any, start: Callable[[Any], Any]) -> None:
         assert line in [text.removeprefix("sub-01: ") for text in done.lines]
         outcomes = study.log()["outcomes"]
         assert (outcomes["01"]["exit_code"], outcomes["02"]["exit_code"]) == (case.code, 0)
-        assert study.beh("metrics", "02").is_file()
+        assert list((study.out / "sub-02" / "beh").glob("*_desc-metrics_beh.tsv"))
     if case.study + case.name != "volumeno results":
         assert _content(study.out / "sub-02") == others
     assert _content(study.bids) == before
