@@ -1,7 +1,7 @@
 """Text from brains, under three conditions on the same weights.
 
 - ``true``: the response of the trial itself;
-- ``permuted``: the response of another test trial (`bids_brainlm.core.interventions.partners`);
+- ``permuted``: the response of another test trial or window (`bids_brainlm.core.interventions.partners`);
 - ``none``: no brain tokens at all. A response of zeros would not do: it still gives K tokens made of biases.
 
 Nothing here is teacher-forced but the columns that are named likelihood (NLL).

@@ -123,13 +123,15 @@ def write_group(request: Request, labels: Sequence[str]) -> dict[str, str]:
     table = phenotype(summaries)
     path = request.out_dir / "phenotype" / "decodingmetrics.tsv"
     write_tsv(path, table)
-    write_json(path.with_suffix(".json"), _phenotype_columns(list(table.columns)))
+    leaky = _leaky(request, summaries)
+    marks = {"LeakySplit": True, "Warning": leaky[0]} if leaky else {}
+    write_json(path.with_suffix(".json"), marks | _phenotype_columns(list(table.columns)))
     panel = panels.group(summaries)
     page = GroupContent(
         title="Group",
         dataset=_name(request.bids_dir),
         version=__version__,
-        warnings=(*_leaky(request, summaries), *([f"without results: {', '.join(missing)}"] if missing else [])),
+        warnings=(*leaky, *([f"without results: {', '.join(missing)}"] if missing else [])),
         overview=(("Participants", str(len(summaries))), ("Output", request.out_dir.name)),
         metrics=(panel,),
         methods=method_text(

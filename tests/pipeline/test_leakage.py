@@ -14,10 +14,9 @@ from bids_brainlm.core.leakage import LEAKY
 ONE = ("--participant-label", "01")
 
 
-def test_every_output_of_a_leaky_split_says_so(volume_done: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_every_output_of_a_leaky_split_says_so(volume_done: Any, tmp_path: Path) -> None:
     study = volume_done.copy(tmp_path, results=True)
     study.ok(*ONE, "--split", "leaky-random", "--set", "phases.0.epochs=1", "decode.permutations=3")
-    assert f"sub-01: {LEAKY}" in capfd.readouterr().err
     for desc in ("decoded", "permuted", "metrics", "training"):
         sidecar = json.loads(study.beh(desc).with_suffix(".json").read_text())
         assert sidecar["LeakySplit"] is True
@@ -30,6 +29,8 @@ def test_every_output_of_a_leaky_split_says_so(volume_done: Any, tmp_path: Path,
     assert LEAKY in (study.out / "logs" / "sub-01_CITATION.md").read_text("utf-8")
     study.ok(level="group")
     assert f"sub-01: {LEAKY}" in (study.out / "group.html").read_text("utf-8")
+    phenotype = json.loads((study.out / "phenotype" / "decodingmetrics.json").read_text())
+    assert (phenotype["LeakySplit"], phenotype["Warning"]) == (True, f"sub-01: {LEAKY}")
 
 
 def test_outputs_of_an_honest_split_do_not(volume_done: Any) -> None:
