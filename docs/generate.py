@@ -26,6 +26,7 @@ from bids_brainlm.core.types import DECODED_COLUMNS
 from bids_brainlm.evaluation.story.comparison import STORY_COLUMNS
 from bids_brainlm.evaluation.surprise import SURPRISE_COLUMNS
 from bids_brainlm.evaluation.table import METRICS_COLUMNS
+from bids_brainlm.io.cleaned import WORD_COLUMNS
 from bids_brainlm.registry import tokenizers
 from bids_brainlm.stages.decode import HISTORY_COLUMNS
 from bids_brainlm.stages.estimate import TRIAL_COLUMNS
@@ -243,6 +244,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "story": partial(_columns, STORY_COLUMNS),
     "reconstruction": partial(_columns, RECONSTRUCTION_COLUMNS),
     "trials": partial(_columns, TRIAL_COLUMNS),
+    "words": partial(_columns, WORD_COLUMNS),
     "training": partial(_columns, HISTORY_COLUMNS),
     "layers": layers,
     "modules": modules,

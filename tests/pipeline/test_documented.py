@@ -1,4 +1,4 @@
-"""docs/reference/outputs.md against three studies: nothing is written that is not described, and the other way round.
+"""docs/reference/outputs.md against four studies: nothing is written that is not described, and the other way round.
 
 A row whose meaning begins with *Only* tells of something that these studies need not have.
 """
@@ -65,7 +65,7 @@ def _files() -> list[tuple[str, bool]]:
 
 
 def _pattern(name: str) -> re.Pattern[str]:
-    text = re.escape(name).replace("LSS", "(?:LS[AS]|AUTO)")
+    text = re.escape(name).replace("LSS", "(?:LS[AS]|AUTO|cleaned)")
     for place, means in PLACES.items():
         text = text.replace(re.escape(place), means)
     return re.compile(text)
@@ -85,14 +85,14 @@ def _names(path: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def studies(volume_done: Any, surface_done: Any, tuned_done: Any) -> list[Any]:
-    return [volume_done, surface_done, tuned_done]
+def studies(volume_done: Any, surface_done: Any, tuned_done: Any, story_done: Any) -> list[Any]:
+    return [volume_done, surface_done, tuned_done, story_done]
 
 
 @pytest.fixture(scope="module")
 def written(studies: list[Any]) -> dict[str, Path]:
-    """Files of both studies by their names in the output folder."""
-    # Two of them are of the same participants: what the first one wrote under a name stands for both.
+    """Files of all studies by their names in the output folder."""
+    # They are of the same participants: what the first one wrote under a name stands for all.
     return {path.relative_to(s.out).as_posix(): path for s in studies[::-1] for path in s.out.rglob("*") if path.is_file()}
 
 
@@ -126,6 +126,8 @@ def test_every_column_and_key_is_described(kind: str, written: dict[str, Path], 
                 known |= {"Description", *_names(table)}
             if file.endswith("_desc-trials_events.tsv"):
                 known |= set(source)
+            if file.endswith("_desc-words_events.tsv"):
+                known |= {"part"}  # of the events of the study of stories
             rest = [name for name in _names(path) if not any(fnmatchcase(name, each) for each in known)]
             if rest:
                 unknown[file] = rest
