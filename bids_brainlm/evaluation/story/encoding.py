@@ -4,9 +4,11 @@
   before it, less the mean over training. A window is the sum of its tokens' meanings, and their number.
 - A volume is predicted from the windows of the `SECONDS` before it (delays 1 to d) by ridge regression, on the leading principal
   components of meanings. Each unit (vertex or voxel) has its own penalty, chosen by held-out stories of the training set; the
-  `UNITS` that are predicted best are used, and none that is predicted no better than by its mean.
+  units that are predicted best are used, and none that is predicted no better than by its mean (`regression`).
 - The *noise* is what held-out stories leave unexplained; its covariance is shrunk to a multiple of the identity by as much as
   Ledoit and Wolf (2004) find best.
+- Predictions from few stories are too sure of themselves, and more so where many units were chosen from. They are scaled by the
+  *trust* that they deserve: the slope with which stories follow what is predicted for them that neither fit nor choice has seen.
 - The log-likelihood of a brain takes what a text does not say yet for mean meaning, so that a volume bears on a text before
   all windows behind it are written. Constants that all texts share are left out. That noise goes on from volume to volume is not
   modelled: likelihoods are too sure of themselves, for all texts alike.
@@ -16,18 +18,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import linalg
-from sklearn.covariance import ledoit_wolf
-from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
 from bids_brainlm.core.types import Ints, Recording
 from bids_brainlm.evaluation.story.reading import Reader
+from bids_brainlm.evaluation.story.regression import N_FOLDS, regress, signals, trust
 from bids_brainlm.evaluation.story.tellings import Stretch, Telling, by_story
 
 Array = NDArray[np.float64]
@@ -38,16 +38,6 @@ SECONDS = 8.0
 COMPONENTS = 256
 """Most principal components of meanings."""
 
-UNITS = 1000
-"""Most units whose responses are explained: those that are predicted best. Noise among more cannot be told from few hours."""
-
-PANEL = 2048
-"""Units that are fitted at a time."""
-
-ALPHAS = np.logspace(-3, 5, 17)
-"""Penalties tried, in units of the mean squared singular value of the design."""
-
-N_FOLDS = 5
 AT_ONCE = 64
 
 
@@ -60,7 +50,7 @@ class Encoding:
     centre : (D,) float64
         Mean hidden state.
     meaning : (d, D, U) float64
-        Whitened response to one unit of meaning, by delay in windows.
+        Whitened response to one unit of meaning, by delay in windows, times the trust in it.
     number : (d, U) float64
         To one token.
     rest : (U,) float64
@@ -126,24 +116,14 @@ def fit(
     rows = np.concatenate([t.volumes[v] for t, v in zip(tellings, volumes, strict=True)])
     if len(rows) < N_FOLDS:
         raise ValueError(f"{len(rows)} volumes to fit an encoding model to; expected {N_FOLDS} at least")
-    groups = by_story(tellings, {i: tellings[i].window[v] - 1 for i, v in enumerate(volumes)})
-    spread = design.std(axis=0)
-    ridge = _Ridge(design / np.where(spread > 0, spread, np.inf), np.unique(groups, return_inverse=True)[1])
-    units, alphas = _predicted(ridge, recording, rows)
-    responses = signals(recording, rows, units)
-    weights, rest = ridge.fitted(responses, alphas)
-    white = _whitening(ridge.left(responses, alphas))
-    weights = (weights / np.where(spread > 0, spread, np.inf)[:, None] @ white.T).reshape(n_delays, -1, len(units))
+    labels = by_story(tellings, {i: tellings[i].window[v] - 1 for i, v in enumerate(volumes)})
+    groups = np.unique(labels, return_inverse=True)[1]
+    means = np.arange(design.shape[1]) % (basis.shape[1] + 1) < basis.shape[1]
+    found = regress(design, groups, recording, rows)
+    weights = found.weights.reshape(n_delays, -1, found.units.size)
+    meaning = trust(design, groups, recording, rows, means) * np.einsum("rc,dcu->dru", basis, weights[:, :-1])
     spoken = np.concatenate([n[t.part == "train"] for n, t in zip(numbers, tellings, strict=True)])
-    meaning = np.einsum("rc,dcu->dru", basis, weights[:, :-1])
-    return Encoding(centre, meaning, weights[:, -1], rest @ white.T, white, units, float(spoken.mean()))
-
-
-def signals(recording: Recording, rows: Ints, units: Ints | slice) -> Array:
-    """(n, U) responses at rows (n,) of the recording; 0 (the mean of a run) where a unit cannot be used."""
-    some: Any = (rows, units) if isinstance(units, slice) else np.ix_(rows, units)
-    data: Array = np.asarray(recording.data[some], dtype=np.float64)
-    return np.asarray(np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0))
+    return Encoding(centre, meaning, weights[:, -1], found.rest, found.white, found.units, float(spoken.mean()))
 
 
 def _summed(reader: Reader, telling: Telling, tokens: Sequence[list[int]], context: int) -> tuple[Array, Array]:
@@ -195,97 +175,6 @@ def _delayed(features: Array, window: Ints, n_delays: int) -> Array:
     """(m, d c) features (w, c) of the windows 1, ..., d before each volume's; 0 beyond the story."""
     padded = np.pad(features, ((n_delays, n_delays), (0, 0)))
     return np.concatenate([padded[window - delay + n_delays] for delay in range(1, n_delays + 1)], axis=1)
-
-
-class _Ridge:
-    """Ridge regression on one design with an own penalty for every unit, and what held-out groups say of it.
-
-    Parameters
-    ----------
-    design : (n, p) float64
-    groups : (n,) int64
-        Held out as a whole.
-    """
-
-    def __init__(self, design: Array, groups: Ints) -> None:
-        self.design = design
-        self.own = _decomposed(design)
-        n_folds = min(N_FOLDS, np.unique(groups).size)
-        cut = GroupKFold(n_folds, shuffle=True, random_state=0).split(design, groups=groups) if n_folds > 1 else []
-        self.folds = [(fit, out, _decomposed(design[fit])) for fit, out in cut]
-
-    def errors(self, responses: Array) -> Array:
-        """(a, U) squared error of held-out responses (n, U) for each penalty."""
-        out = np.zeros((len(ALPHAS), responses.shape[1]))
-        for fit, held, (mean, left, values, right) in self.folds:
-            offset = responses[fit].mean(axis=0)
-            rotated = left.T @ (responses[fit] - offset)
-            projected = (self.design[held] - mean) @ right.T
-            for i, alpha in enumerate(ALPHAS):
-                predicted = (projected * _gains(values, alpha)) @ rotated + offset
-                out[i] += ((predicted - responses[held]) ** 2).sum(axis=0)
-        return out
-
-    def chance(self, responses: Array) -> Array:
-        """(U,) squared error of the mean of the other groups."""
-        return np.asarray(
-            sum((((responses[held] - responses[fit].mean(axis=0)) ** 2).sum(axis=0) for fit, held, _ in self.folds), np.zeros(1))
-        )
-
-    def fitted(self, responses: Array, alphas: Array) -> tuple[Array, Array]:
-        """Weights (p, U) and intercept (U,) from all rows."""
-        return _solved(self.own, responses, alphas)
-
-    def left(self, responses: Array, alphas: Array) -> Array:
-        """(n, U) what is left of responses that were held out."""
-        out = np.zeros_like(responses)
-        for fit, held, parts in self.folds:
-            weights, rest = _solved(parts, responses[fit], alphas)
-            out[held] = responses[held] - self.design[held] @ weights - rest
-        return out
-
-
-def _decomposed(design: Array) -> tuple[Array, Array, Array, Array]:
-    mean = design.mean(axis=0)
-    left, values, right = linalg.svd(design - mean, full_matrices=False)
-    return mean, left, values, right
-
-
-def _solved(parts: tuple[Array, Array, Array, Array], responses: Array, alphas: Array) -> tuple[Array, Array]:
-    mean, left, values, right = parts
-    offset = responses.mean(axis=0)
-    weights = right.T @ (_gains(values[:, None], alphas) * (left.T @ (responses - offset)))
-    return weights, offset - mean @ weights
-
-
-def _gains(values: Array, alphas: Any) -> Any:
-    """What ridge makes of singular values, with penalties in units of their mean square."""
-    unit = max(float((values**2).mean()), float(np.finfo(float).tiny))
-    return values / (values**2 + alphas * unit)
-
-
-def _predicted(ridge: _Ridge, recording: Recording, rows: Ints) -> tuple[Ints, Array]:
-    """Units (U,) that held-out groups show to be predicted, best first, and the penalty (U,) of each."""
-    n_units = recording.data.shape[1]
-    gain, alphas = np.zeros(n_units), np.zeros(n_units)
-    for start in range(0, n_units, PANEL):
-        part = slice(start, start + PANEL)
-        responses = signals(recording, rows, part)
-        errors, chance = ridge.errors(responses), ridge.chance(responses)
-        alphas[part] = ALPHAS[errors.argmin(axis=0)]
-        gain[part] = 1 - np.divide(errors.min(axis=0), chance, out=np.ones(chance.size), where=chance > 0)
-    order = np.argsort(-gain, kind="stable")[:UNITS]
-    chosen = order[gain[order] > 0] if ridge.folds else order[:0]
-    return chosen, alphas[chosen]
-
-
-def _whitening(noise: Array) -> Array:
-    """(U, U) matrix that makes noise (n, U) independent, of variance 1."""
-    if not noise.shape[1]:
-        return np.zeros((0, 0))
-    covariance, _ = ledoit_wolf(noise)
-    root = linalg.cholesky(covariance, lower=True)
-    return np.asarray(linalg.solve_triangular(root, np.eye(len(root)), lower=True))
 
 
 @dataclass(frozen=True, eq=False)

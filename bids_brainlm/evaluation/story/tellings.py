@@ -20,8 +20,8 @@ from bids_brainlm.core.types import Examples, Floats, Ints, Recording, Split
 NOBODY = ""
 """Part of a window that is neither learned from nor held out."""
 
-N_PARTS = 5
-"""Parts of a story that are kept together when a penalty is chosen and there is only one story to learn from."""
+FEW, N_PARTS = 3, 5
+"""With fewer stories than the first to learn from, a penalty is chosen by parts of them, of which each has the second number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +154,7 @@ def held_rows(split: Split) -> Ints:
 
 
 def by_story(tellings: Sequence[Telling], windows: Mapping[int, Ints]) -> NDArray[np.str_]:
-    """Label of what must stay together when a penalty is chosen: the story; a fifth of it where all are one story.
+    """Label of what must stay together when a penalty is chosen: the story; a fifth of it where there are fewer than `FEW`.
 
     Parameters
     ----------
@@ -162,8 +162,9 @@ def by_story(tellings: Sequence[Telling], windows: Mapping[int, Ints]) -> NDArra
         Windows of each telling (by its number) whose labels are wanted, in this order.
     """
     stories = {tellings[i].story for i, of in windows.items() if len(of)}
-    parts = [
-        [tellings[i].story if len(stories) > 1 else str(N_PARTS * k // len(tellings[i].texts)) for k in of]
+    labels = [
+        tellings[i].story + (f"/{N_PARTS * k // len(tellings[i].texts)}" if len(stories) < FEW else "")
         for i, of in windows.items()
+        for k in of
     ]
-    return np.array([label for part in parts for label in part], dtype=str)
+    return np.array(labels, dtype=str)

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.linear_model import Ridge
+from sklearn import linear_model
 
 from bids_brainlm.core.types import Recording
 from bids_brainlm.evaluation.story.decoders import Material, encoding
-from bids_brainlm.evaluation.story.encoding import ALPHAS, BrainEvidence, Encoding, _Ridge, fit, signals
+from bids_brainlm.evaluation.story.encoding import BrainEvidence, Encoding, fit
+from bids_brainlm.evaluation.story.regression import ALPHAS, Ridge, signals, trust
 from bids_brainlm.evaluation.story.search import Search, sample, search
 from bids_brainlm.evaluation.story.tellings import Stretch, stretches
 
@@ -47,18 +48,18 @@ def test_every_unit_has_the_ridge_regression_of_its_own_penalty() -> None:
         x, y = rng.standard_normal((n, p)) + 1, rng.standard_normal((n, 3)) - 2
         alphas = np.array([0.01, 1.0, 30.0])
         groups = np.arange(n) % 5
-        ridge = _Ridge(x, groups)
+        ridge = Ridge(x, groups)
         unit = (np.linalg.svd(x - x.mean(0), compute_uv=False) ** 2).mean()
         weights, rest = ridge.fitted(y, alphas)
         for i, alpha in enumerate(alphas):
-            oracle = Ridge(alpha * unit).fit(x, y[:, i])
+            oracle = linear_model.Ridge(alpha * unit).fit(x, y[:, i])
             np.testing.assert_allclose(weights[:, i], oracle.coef_, atol=1e-8)
             np.testing.assert_allclose(rest[i], oracle.intercept_, atol=1e-8)
         left = ridge.left(y, alphas)
         for group in range(5):
             out = groups == group
             own = (np.linalg.svd(x[~out] - x[~out].mean(0), compute_uv=False) ** 2).mean()
-            oracle = Ridge(alphas[1] * own).fit(x[~out], y[~out, 1])
+            oracle = linear_model.Ridge(alphas[1] * own).fit(x[~out], y[~out, 1])
             np.testing.assert_allclose(left[out, 1], y[out, 1] - oracle.predict(x[out]), atol=1e-8)
         one = int(np.flatnonzero(ALPHAS == 1.0)[0])
         np.testing.assert_allclose(ridge.errors(y)[one], (ridge.left(y, np.ones(3)) ** 2).sum(axis=0), rtol=1e-8)
@@ -156,6 +157,22 @@ def test_blocks_of_one_story_are_kept_apart(make_world: Callable[..., World]) ->
     second = fitted(dataclasses.replace(world, recording=_with(world.recording, data), tokens=tokens))
     np.testing.assert_array_equal(first.meaning, second.meaning)
     assert first.units.size
+
+
+def test_trust_is_what_held_out_groups_bear_out() -> None:
+    """One where there is next to no noise, and next to none where there is nothing else."""
+    rng = np.random.default_rng(0)
+    design, groups, rows = rng.standard_normal((240, 6)), np.arange(240) // 24, np.arange(240)
+    signal = design @ rng.standard_normal((6, 30))
+    everything = np.ones(6, dtype=np.bool_)
+
+    def of(data: np.ndarray[Any, Any]) -> float:
+        recording = Recording(data.astype(np.float32), "", "bold", np.arange(240.0), np.zeros(240, np.int64))
+        return trust(design, groups, recording, rows, everything)
+
+    assert of(signal + 0.01 * rng.standard_normal(signal.shape)) > 0.98
+    assert np.mean([of(rng.standard_normal((240, 300))) for _ in range(5)]) < 0.15
+    assert trust(design, np.zeros(240, np.int64), Recording(signal, "", "bold", rows, 0 * rows), rows, everything) == 0
 
 
 @pytest.mark.parametrize("noise", [2.0, 4.0])
