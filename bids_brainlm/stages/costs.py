@@ -64,7 +64,7 @@ START = {
 PER_FOLD = {"train": 0.5, "decode": 0.3, "evaluate": 0.25, "story": 0.5}
 """Seconds that a fold adds whatever its size: loading the language model again, fitting the readouts."""
 
-SECONDS_PER_VALUE = {"tune": 3.5e-7, "estimate": 2e-7, "parcellate": 8e-8, "clean": 2e-7, "evaluate": 5e-7}
+SECONDS_PER_VALUE = {"tune": 3.5e-7, "estimate": 2e-7, "parcellate": 8e-8, "clean": 2.5e-7, "evaluate": 5e-7}
 """Seconds a value of the series (volumes x vertices: tune, estimate, clean) or of the responses (trials x vertices)."""
 
 TRAINING_FLOPS, FORWARD_FLOPS = 5e10, 1.3e11
