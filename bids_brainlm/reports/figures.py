@@ -271,7 +271,7 @@ def _points(axis: Axes, summary: pd.DataFrame, metrics: Sequence[str]) -> None:
 def _spread(axis: Axes, rows: pd.DataFrame, height: float, half: float) -> None:
     """The conditions of one metric, one above the other around a height."""
     series = [name for name in dict.fromkeys([*SERIES, *rows["condition"]]) if (rows["condition"] == name).any()]
-    offsets = np.linspace(-half, half, len(series)) if len(series) > 1 else [0.0]
+    offsets = np.linspace(-half, half, len(series)) if len(series) > 1 else [0.0] * len(series)
     for offset, name in zip(offsets, series, strict=True):
         _point(axis, rows[rows["condition"] == name], height + float(offset), name)
 

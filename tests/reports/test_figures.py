@@ -48,6 +48,15 @@ def test_group_figure_has_a_line_a_participant() -> None:
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["sub-01", "sub-02"]
 
 
+def test_group_figure_leaves_a_participant_without_a_metric_out_of_its_panel() -> None:
+    table = rows()
+    figure = figures.group_figure({"sub-01": table[table["metric"] != "facts"], "sub-02": table}, ("facts",))
+    (axis,) = figure.axes
+    heights = [float(np.mean(line.get_ydata())) for line in axis.get_lines()]
+    assert heights
+    assert all(0.5 < height < 1.5 for height in heights)
+
+
 def test_training_curves_mark_the_best_epoch() -> None:
     history = pd.DataFrame(
         {
