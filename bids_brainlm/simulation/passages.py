@@ -5,7 +5,7 @@
   before can expect it.
 - A *surprise* is another word of the same factor where one is carried over. The state follows: from then on the passage is
   about that word.
-- A *word* has a *meaning*, one (factor, value), or none. A pronoun means what it stands for.
+- A *word* has a *meaning*, one (factor, value), or none, as pronouns and other function words do.
 - A passage *opens* with a (person, place, colour, thing); passages with one opening tell about the same things.
 """
 
@@ -125,7 +125,7 @@ class _Teller:
         """The words of one sentence; in an opening ``new_`` is what the state holds already."""
         out: list[Word] = []
         for part in template.split():
-            out += self._part(part.strip("{}"), opening) if part.startswith("{") else [self._plain(part)]
+            out += self._part(part.strip("{}"), opening) if part.startswith("{") else [Word(part)]
         return tuple(out)
 
     def _part(self, slot: str, opening: bool) -> list[Word]:
@@ -148,12 +148,8 @@ class _Teller:
     def _who(self) -> list[Word]:
         """A pronoun, or the person by name, who may come as a surprise."""
         if self.rng.random() < 0.5:
-            person = self.state["person"]
-            return [Word(PRONOUNS[person], ("person", person))]
+            return [Word(PRONOUNS[self.state["person"]])]
         return [Word("the"), *self._part("person", False)]
-
-    def _plain(self, text: str) -> Word:
-        return Word(text, ("thing", self.state["thing"]) if text == "it" else None)
 
     def _another(self, factor: str) -> str:
         return _draw([word for word in FACTORS[factor] if word != self.state[factor]], self.rng)

@@ -8,7 +8,7 @@
   of the split a story belongs to (what ``--split list`` reads);
 - ``corpus.tsv`` holds other stories. No passage of it opens like one of a validation or test story.
 
-A word drives its map from its onset to its end; a pronoun drives the map of what it stands for.
+A word that means something drives its map from its onset to its end.
 """
 
 from __future__ import annotations
