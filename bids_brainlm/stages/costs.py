@@ -53,7 +53,7 @@ START = {
     "tune": 1.0,
     "estimate": 0.5,
     "parcellate": 0.1,
-    "clean": 2.0,
+    "clean": 0.5,
     "train": 3.0,
     "decode": 2.0,
     "evaluate": 1.0,
