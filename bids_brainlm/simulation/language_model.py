@@ -205,8 +205,7 @@ def make_lm(
     )
     asked = [p.context or (prompts[int(rng.integers(len(prompts)))] if prompts else "") for p in chosen]
     spoken = [
-        Prompt(f"{bag.context}{teaching.separator}{so_far}".strip(), bag.answer)
-        for bag, so_far in zip(bags, asked, strict=True)
+        Prompt(f"{bag.context}{teaching.separator}{so_far}".strip(), bag.answer) for bag, so_far in zip(bags, asked, strict=True)
     ]
     renderings = tuple((render(p, tokenizer, 0, style, with_answer=True),) for p in spoken)
     longest = max(len(item[0].ids) for item in renderings)
