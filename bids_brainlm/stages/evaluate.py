@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bids_brainlm.config import Config, Request
 from bids_brainlm.core.interventions import partners
 from bids_brainlm.core.types import Split
-from bids_brainlm.errors import InputError, MissingInputError
+from bids_brainlm.errors import InputError, MissingInputError, MissingResourceError
 from bids_brainlm.evaluation.linear import Identified, identify, predict
 from bids_brainlm.evaluation.metrics import Facts, Metric, chosen
 from bids_brainlm.evaluation.resources import available, lacking
@@ -118,6 +118,24 @@ def facts_path(request: Request) -> Path:
         expected = "a TSV: a key column, then one column a factor"
         raise MissingInputError("the table of facts is not there", path, expected=expected, remedy="check --facts")
     return path
+
+
+def text_models(request: Request) -> list[Path]:
+    """Folders of the models that texts are compared by.
+
+    Raises
+    ------
+    MissingResourceError
+        When one that is named holds no model: said before anything is trained.
+    """
+    settings = request.config.evaluate
+    named = {"--embeddings": settings.embeddings, "--bertscore": settings.bertscore}
+    folders = {flag: Path(name).expanduser() for flag, name in named.items() if name}
+    for flag, folder in folders.items():
+        if not any((folder / name).is_file() for name in ("config.json", "modules.json")):
+            expected = "a folder as save_pretrained or sentence-transformers write it"
+            raise MissingResourceError("no model is there", folder, expected=expected, remedy=f"check {flag}")
+    return list(folders.values())
 
 
 def _read_out(folds: Sequence[Split], facts: Facts, kinds: Sequence[str], seed: int) -> dict[str, NDArray[np.str_]]:

@@ -36,7 +36,7 @@ from bids_brainlm.io.rungs import CIFTI_RUNG, GIVEN
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.io.texts import NoTextError
 from bids_brainlm.stages.cache import FileHashes, Stage, digest
-from bids_brainlm.stages.evaluate import facts_path
+from bids_brainlm.stages.evaluate import facts_path, text_models
 from bids_brainlm.stages.examples import examples_of, splits_of
 from bids_brainlm.stages.heard import files_of as transcripts_of
 from bids_brainlm.stages.heard import listened
@@ -346,7 +346,8 @@ def _per_participant(
     train = digest(inputs)
     decode = digest(train, bearing(config, "decode"))
     facts = [facts_path(request)] if config.evaluate.facts else []
-    evaluate = digest(decode, bearing(config, "parcels", "evaluate", "compat"), hashes.many(facts))
+    compared_by = {str(folder): hashes(folder) for folder in text_models(request)}
+    evaluate = digest(decode, bearing(config, "parcels", "evaluate", "compat"), hashes.many(facts), compared_by)
     common = {"participant": participant}
     stages = [
         Stage(f"{who}_train", "bids_brainlm.stages.decode:train", train, {**common, "key": train}, after, heavy=True),

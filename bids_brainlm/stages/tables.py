@@ -7,7 +7,7 @@ from pathlib import Path
 from bids_brainlm.config import Request
 from bids_brainlm.errors import BrainLMError, MissingInputError, collecting
 from bids_brainlm.io.texts import inside
-from bids_brainlm.stages.evaluate import facts_path
+from bids_brainlm.stages.evaluate import facts_path, text_models
 from bids_brainlm.stages.runs import over_time
 
 
@@ -20,6 +20,8 @@ def table_faults(request: Request) -> list[BrainLMError]:
     with collecting(faults):
         if request.config.evaluate.facts:
             facts_path(request)
+    with collecting(faults):
+        text_models(request)
     return faults
 
 

@@ -10,9 +10,11 @@ import pytest
 
 from bids_brainlm.config import Request, load
 from bids_brainlm.core.types import Examples, Prompt, Recording, Split
+from bids_brainlm.errors import MissingResourceError
 from bids_brainlm.evaluation.metrics import Facts, chosen
 from bids_brainlm.evaluation.readout import readout
 from bids_brainlm.stages import evaluate
+from bids_brainlm.stages.tables import table_faults
 
 N, V = 48, 37
 
@@ -101,3 +103,13 @@ def test_a_metric_that_lacks_something_is_named_with_it(caplog: pytest.LogCaptur
     found = evaluate.not_run(chosen(["meteor", "rouge_1", "facts"]), {})
     assert list(found) == ["meteor"]
     assert "the metric meteor is not run: it needs WordNet" in caplog.text
+
+
+def test_models_that_texts_are_compared_by_are_looked_for_before_anything_is_trained(tmp_path: Path, bert_folder: Path) -> None:
+    assert evaluate.text_models(asking(tmp_path)) == []
+    there = asking(tmp_path, **{"evaluate.embeddings": str(bert_folder), "evaluate.bertscore": str(bert_folder)})
+    assert evaluate.text_models(there) == [bert_folder, bert_folder]
+    with pytest.raises(MissingResourceError, match="check --bertscore"):
+        evaluate.text_models(asking(tmp_path, **{"evaluate.bertscore": str(tmp_path)}))
+    faults = table_faults(asking(tmp_path, **{"evaluate.embeddings": "nowhere"}))
+    assert [str(fault) for fault in faults if "--embeddings" in str(fault)]
