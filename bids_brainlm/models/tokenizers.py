@@ -241,6 +241,19 @@ class Recurrent(nn.Module):
         return out
 
 
+class Lifted(nn.Module):
+    """Tokens of a tokenizer that ends in coordinates of a token basis, (B, T, F) -> (B, K, r) -> (B, K, D)."""
+
+    def __init__(self, coordinates: nn.Module, basis: TokenBasis) -> None:
+        super().__init__()
+        self.coordinates, self.lift = coordinates, FromBasis(basis)
+        self.n_tokens = coordinates.n_tokens
+
+    def forward(self, features: Tensor) -> Tensor:
+        out: Tensor = self.lift(self.coordinates(features))
+        return out
+
+
 class Marked(nn.Module):
     """Two learned vectors around the tokens of another tokenizer, (B, T, F) -> (B, K + 2, D).
 
@@ -312,29 +325,34 @@ def frame_mlp(
     dropout: float = 0.5,
     positions: bool = True,
     deviation: float = 0.0,
+    lift: bool = False,
 ) -> nn.Module:
-    """BrainLLM's adapter (Ye et al. 2025) and the variants they compared it with; the basis is not used.
+    """BrainLLM's adapter (Ye et al. 2025) and the variants they compared it with.
 
     `layers` does not bear on kind recurrent, nor `positions` on any but shared. `deviation` is the standard deviation of the
-    normal distribution that weight matrices start from; 0 leaves them as torch starts them.
+    normal distribution that weight matrices start from; 0 leaves them as torch starts them. With `lift` tokens end in coordinates
+    of the token basis, as those of `parcelwise` do; otherwise the basis is not used.
 
     Raises
     ------
     ValueError
-        For an unknown kind.
+        For an unknown kind, or a lift without a basis.
     """
-    n_features = len(labels)
+    end = basis if lift else None
+    if lift and end is None:
+        raise ValueError("model.options.lift needs a token basis")
+    n_features, ends = len(labels), width if end is None else end.rank
     if kind == "shared":
-        module: nn.Module = FrameMLP(n_rows, n_features, width, layers, hidden, dropout, positions)
+        module: nn.Module = FrameMLP(n_rows, n_features, ends, layers, hidden, dropout, positions)
     elif kind == "joint":
-        module = JointMLP(n_rows, n_features, width, layers, hidden, dropout)
+        module = JointMLP(n_rows, n_features, ends, layers, hidden, dropout)
     elif kind == "separate":
-        module = SeparateMLP(n_rows, n_features, width, layers, hidden, dropout)
+        module = SeparateMLP(n_rows, n_features, ends, layers, hidden, dropout)
     elif kind == "recurrent":
-        module = Recurrent(n_rows, n_features, width, hidden, dropout)
+        module = Recurrent(n_rows, n_features, ends, hidden, dropout)
     else:
         raise ValueError(f"model.options.kind is {kind!r}; expected one of {', '.join(KINDS)}")
     for name, parameter in module.named_parameters():
         if deviation and parameter.ndim == 2 and name != "positions":
             nn.init.normal_(parameter, std=deviation)
-    return module
+    return module if end is None else Lifted(module, end)

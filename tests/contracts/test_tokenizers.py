@@ -15,7 +15,7 @@ from bids_brainlm.registry import tokenizers
 WIDTH, B = 6, 32
 LABELS = np.array([1, 1, 2, 0, 3, 3, 3, 2, 4], dtype=np.int32)
 BASIS = TokenBasis(torch.randn(WIDTH), torch.linalg.qr(torch.randn(WIDTH, 4))[0].T.contiguous(), torch.rand(4) + 0.5)
-NAMES = [*tokenizers.names(), *(f"mlp-{kind}" for kind in KINDS if kind != "shared"), "mlp-marked"]
+NAMES = [*tokenizers.names(), *(f"mlp-{kind}" for kind in KINDS if kind != "shared"), "mlp-marked", "mlp-lifted"]
 """Those registered, with what else the built-in ones can be: other kinds, and markers around the tokens."""
 # A memory that sees one row alone has weights that nothing passes through.
 CASES = [(name, n_rows) for name in NAMES for n_rows in (1, 3) if (name, n_rows) != ("mlp-recurrent", 1)]
@@ -27,6 +27,8 @@ def build(name: str, n_rows: int, seed: int = 0, basis: TokenBasis | None = BASI
     arguments = {"n_rows": n_rows, "labels": LABELS, "width": WIDTH, "basis": basis}
     if name == "mlp-marked":
         return Marked(tokenizers.get("mlp")(**arguments), torch.randn(WIDTH))
+    if name == "mlp-lifted":
+        return tokenizers.get("mlp")(**{**arguments, "basis": BASIS}, lift=True)
     if name.startswith("mlp-"):
         return tokenizers.get("mlp")(**arguments, kind=name.removeprefix("mlp-"))
     if name == "parcelwise" and n_rows > 1:

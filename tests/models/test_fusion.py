@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -456,3 +457,23 @@ def test_tokens_without_markers_are_those_of_the_tokenizer(make_llm: Maker, fami
     own = model.brain_tokens(brains())
     wanted = brain_lm(llm, K + 2).nll(collate(rendered(llm, K + 2), own.detach().numpy()))
     torch.testing.assert_close(model.nll(collate(rendered(llm, K + 2), brains().numpy())), wanted)
+
+
+def test_logits_where_they_are_asked_for_give_the_gradients_of_all_logits(llm: LLM) -> None:
+    items, model = rendered(llm, K), brain_lm(llm)
+    found = []
+    for everywhere in (False, True):
+        vertices = brains().requires_grad_(True)
+        batch = dataclasses.replace(collate(items, brains().numpy()), vertices=vertices)
+        if everywhere:
+            logits = llm.model(inputs_embeds=model.embed(batch), attention_mask=batch.mask).logits[:, :-1]
+            targets = torch.where(batch.train, batch.ids, -100)[:, 1:]
+            torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
+        else:
+            logits, targets, _ = model(batch)
+            torch.nn.functional.cross_entropy(logits, targets).backward()
+        found.append(vertices.grad)
+    # Gradients of Gemma's brain tokens are small, since it reads them scaled up.
+    size = found[1].abs().max()
+    assert size > 1e-5
+    torch.testing.assert_close(found[0] / size, found[1] / size, rtol=1e-4, atol=1e-5)

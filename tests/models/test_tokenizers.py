@@ -171,8 +171,8 @@ def test_frame_mlp_takes_its_width_from_the_features() -> None:
 
 def rows_to_tokens(kind: str, n_rows: int = 3, **options: Any) -> Any:
     torch.manual_seed(2)
-    arguments = {"hidden": 4, "dropout": 0.0, "layers": 1, **options}
-    return tokenizers.get("mlp")(n_rows=n_rows, labels=LABELS, width=WIDTH, basis=None, kind=kind, **arguments)
+    arguments = {"hidden": 4, "dropout": 0.0, "layers": 1, "basis": None, **options}
+    return tokenizers.get("mlp")(n_rows=n_rows, labels=LABELS, width=WIDTH, kind=kind, **arguments)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -231,6 +231,17 @@ def test_weights_start_as_asked_for() -> None:
         else:
             assert value.std() == pytest.approx(0.01, rel=0.1)
     assert rows_to_tokens("shared", hidden=300, layers=2).network[0].weight.detach().std() > 0.1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lifted_tokens_are_coordinates_of_the_basis(kind: str) -> None:
+    end, rows = basis(), torch.randn(2, 3, N_VERTICES)
+    module = rows_to_tokens(kind, basis=end, lift=True)
+    coordinates = module.coordinates(rows)
+    assert coordinates.shape == (2, 3, end.rank)
+    torch.testing.assert_close(module(rows), (coordinates * end.scale) @ end.components + end.mean)
+    with pytest.raises(ValueError, match="needs a token basis"):
+        rows_to_tokens(kind, lift=True)
 
 
 def test_an_unknown_kind_is_refused() -> None:
