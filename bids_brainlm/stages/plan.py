@@ -16,6 +16,7 @@ told at once, not the first alone.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -45,6 +46,8 @@ from bids_brainlm.stages.responses import Trials
 from bids_brainlm.stages.runs import over_time, runs_of, stem, trials_of
 from bids_brainlm.stages.tables import table_faults, tables_of
 from bids_brainlm.stages.tune import Seen, is_tuned, options_of, tuned
+
+LOGGER = logging.getLogger(__name__)
 
 ONLY_TUNED = ("hrf_library", "hrf_choice", "max_components", "tune_on")
 """Settings of ``estimate`` that only tuned estimators read."""
@@ -155,6 +158,8 @@ def texted_runs(request: Request, runs: Sequence[RunFiles]) -> tuple[list[Texted
             heard, volumes = listened(request, run) if over_time(request) else (None, None)
             found.append(TextedRun(run, trials_of(request, run) if volumes is None else volumes, heard))
         except NoTextError as error:
+            if over_time(request):
+                LOGGER.info("%s is left out: %s", stem(run), error)
             without.append(error)
         except BrainLMError as error:
             faults.append(error)
