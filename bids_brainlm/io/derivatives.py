@@ -50,7 +50,7 @@ DESCRIPTIONS = {
     "words": "Words that were heard in a run, on the clock of its events.",
     "decoded": "Texts decoded from held-out trials, beside the true texts.",
     "metrics": "Figures of merit of the decoded texts, with intervals and the same figures under control conditions.",
-    "reconstruction": "Text of held-out stories from beginning to end, told from responses, and texts by the language model alone.",
+    "reconstruction": "Text of held-out stories from beginning to end, and texts by the language model alone.",
     "story": "Figures of merit of reconstructed stories.",
     "decoder": "Trained decoder.",
     "brain": "Voxels of the single-trial responses.",
