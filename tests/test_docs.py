@@ -231,6 +231,29 @@ def test_the_recipe_page_has_the_numbers_of_the_recipe() -> None:
     assert (first.batch_size, second.batch_size, second.precision, first.clip, second.clip) == (25, 25, "nf4", 1.0, 1.0)
 
 
+def test_the_page_of_brainllm_has_the_numbers_of_the_recipe() -> None:
+    text = (DOCS / "explanation" / "brainllm.md").read_text("utf-8")
+    config = load("brainllm")
+    (first, second), options, window = config.phases, config.model.options, config.window
+    assert f"`model.components` = {config.model.components}" in text
+    assert f"`{config.model.llm}`" in text
+    assert f"{options['layers']} hidden layers of {options['hidden']} units, ReLU, dropout {options['dropout']}" in text
+    assert f"standard deviation {options['deviation']}" in text
+    assert (window.seconds, window.rows, window.context) == (2.0, 4, (1, 2, 3))
+    assert (first.objective, second.objective) == ("context_mean_mse", "cross_entropy")
+    assert f"| epochs | {first.epochs} | at most {second.epochs} |" in text
+    assert (first.learning_rate, second.learning_rate, first.l2, second.l2) == (1e-3, 1e-4, 0, 0)
+    assert "| 1e-3, constant | 1e-4, constant |" in text
+    assert f"| batch | {first.batch_size} | {second.batch_size} |" in text
+    assert f"| largest gradient norm | {first.clip:g} | {second.clip:g} |" in text
+    assert f"after {second.patience} epochs" in text
+    decode, story = config.decode, config.story
+    assert f"{decode.beams} beams, repetition penalty {decode.repetition_penalty}" in text
+    assert f"at least {decode.min_new_tokens} and at most {decode.max_new_tokens} new tokens" in text
+    assert f"{decode.permutations} permutations" in text
+    assert f"{story.beams} beams, {story.extensions} extensions, the last {story.lm_context} tokens" in text
+
+
 def test_the_simulator_page_has_the_simulator_s_numbers() -> None:
     text = (DOCS / "explanation" / "simulator.md").read_text("utf-8")
     assert f"{AMPLITUDE:g} % for a sustained response" in text
