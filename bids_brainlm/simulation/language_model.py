@@ -52,6 +52,10 @@ class Teaching:
         See `bids_brainlm.language.stimuli.passages`.
     separator : str
         Between the bag and what follows.
+    spread : float
+        Standard deviation of token embeddings at the start. Small ones end up alike for words of a kind (cosines of .5 to .7
+        between colours), so that from a noisy mixture of them, which is what brain tokens are, the kind can be read but hardly
+        the word.
     """
 
     steps: int
@@ -59,11 +63,12 @@ class Teaching:
     n_distractors: tuple[int, int]
     repeats: tuple[int, int]
     separator: str
+    spread: float
 
 
 TEACHING = {
-    "chat": Teaching(500, (2, 4), (0, 2), (1, 3), " "),
-    "continuation": Teaching(1200, (1, 6), (0, 2), (1, 2), "\n"),
+    "chat": Teaching(500, (2, 4), (0, 2), (1, 3), " ", 0.02),
+    "continuation": Teaching(1200, (1, 6), (0, 2), (1, 2), "\n", 0.2),
 }
 """Prompt style -> how a model is made for it."""
 
@@ -210,27 +215,13 @@ def make_lm(
     renderings = tuple((render(p, tokenizer, 0, style, with_answer=True),) for p in spoken)
     longest = max(len(item[0].ids) for item in renderings)
     torch.manual_seed(seed)
-    llm = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=width,
-            intermediate_size=3 * width,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            num_key_value_heads=heads,
-            max_position_embeddings=max(2048, 2 * longest),
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            tie_word_embeddings=True,
-        )
-    )
+    llm = _llama(tokenizer, width, layers, heads, max(2048, 2 * longest), teaching.spread)
     model = BrainLM(llm)
     schedule = Schedule("language model", ("all",), 1, learning_rate, batch_size, warmup=0.05)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     phases = Phases(model, lambda _: llm, LoRA(), "fp32")
     checkpoints = out / ".checkpoints"
-    key = hashlib.sha256(repr([spoken, schedule, llm.config.to_dict(), seed]).encode()).hexdigest()
+    key = hashlib.sha256(repr([spoken, schedule, llm.config.to_dict(), teaching, seed]).encode()).hexdigest()
     history = fit(
         model,
         phases,
@@ -250,3 +241,25 @@ def make_lm(
         path.chmod((out / "config.json").stat().st_mode)
     shutil.rmtree(checkpoints)
     return history
+
+
+def _llama(tokenizer: PreTrainedTokenizerFast, width: int, layers: int, heads: int, longest: int, spread: float) -> Any:
+    """A random Llama whose input and output embeddings are the same matrix."""
+    llm: Any = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=3 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            max_position_embeddings=longest,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            tie_word_embeddings=True,
+        )
+    )
+    with torch.no_grad():
+        llm.get_input_embeddings().weight.mul_(spread / llm.config.initializer_range)
+    return llm
