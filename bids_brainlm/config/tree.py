@@ -213,8 +213,8 @@ class Window:
     )
     chunks: int = setting(
         0,
-        "Chunks of words that the text of a trial is cut into; all but the first are decoded, each from the response to the whole "
-        "text, with the chunks before it as context. 0 leaves texts whole.",
+        "Chunks of words that the text of a trial is cut into; all but the first are decoded, each from the response to the whole"
+        " text, with the chunks before it as context. 0 leaves texts whole.",
     )
 
 
@@ -325,8 +325,8 @@ class Evaluate:
     )
     embeddings: str = setting(
         "",
-        "Folder of a sentence-transformers model whose embeddings linear readouts of words with times and of chunks predict; bags "
-        "of words of the training texts when empty.",
+        "Folder of a sentence-transformers model whose embeddings linear readouts of words with times and of chunks predict; bags"
+        " of words of the training texts when empty.",
         "--embeddings",
     )
     bertscore: str = setting("", "Folder of a masked language model for the metric bertscore.", "--bertscore")

@@ -97,9 +97,7 @@ def surprise(table: pd.DataFrame, summary: pd.DataFrame, trained: bool) -> Panel
     told = [
         f"{row.value:+.3f}" + (f" (p = {format_p(row.p_value)})" if pd.notna(row.p_value) else "") for row in slopes.itertuples()
     ]
-    whose = (
-        "the language model after training, without a brain" if trained else "the language model alone, nothing of it trained"
-    )
+    whose = "the language model after training, without a brain" if trained else "the language model alone, nothing of it trained"
     caption = (
         f"Texts in bins by their surprise: NLL under {whose}. Left: share of permuted brains under which they are less likely. "
         "Right: by how much likelier they are given their own brain than given permuted ones. Bars: 95 % intervals over groups."
