@@ -1,4 +1,4 @@
-"""Names for things that can be swapped: tokenizers, metrics, estimators, objectives, interventions, prompt styles, story decoders.
+"""Names for what can be swapped: tokenizers, metrics, estimators, objectives, interventions, prompt styles, story decoders.
 
 A *registry* maps a name to an object. It finds the object, in this order, among what ``register`` added, under an entry
 point ``bids_brainlm.<kind>`` of any installed package, and as ``"module:attribute"``. The module that defines the built-in
