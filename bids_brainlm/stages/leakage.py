@@ -102,7 +102,11 @@ def _read(request: Request, participants: Sequence[str]) -> list[Trials]:
         except BrainLMError as error:
             faults.append(error)
     if faults or not trials:
-        raise one_or_all(faults) if faults else MissingInputError("no participant", request.bids_dir)
+        raise (
+            one_or_all(faults)
+            if faults
+            else MissingInputError("no participant", request.bids_dir, expected="folders named sub-...")
+        )
     return trials
 
 
@@ -120,7 +124,8 @@ def unread(request: Request, participant: str) -> Trials:
         return before_responses([completed(read_trials(item.trials), item.path) for item in found], found[0].trials)
     texted, faults = texted_runs(request, runs_of(request, participant))
     if faults or not texted:
-        raise one_or_all(faults) if faults else MissingInputError(f"no run of sub-{participant} has texts", request.bids_dir)
+        what, expected = f"no run of sub-{participant} has texts", "texts, or words with times, of one run at least"
+        raise one_or_all(faults) if faults else MissingInputError(what, request.bids_dir, expected=expected)
     if over_time(request):
         heard = [item.heard for item in texted if item.heard is not None]
         return before_responses([item.table for item in texted], texted[0].run.place, heard)

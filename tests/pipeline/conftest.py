@@ -90,6 +90,12 @@ epochs = 6
 learning_rate = 3e-3
 batch_size = 16
 
+[story]
+beams = 1
+extensions = 2
+null_texts = 2
+permutations = 5
+
 [decode]
 max_new_tokens = 6
 permutations = 9
@@ -422,9 +428,10 @@ def story(tmp_path_factory: pytest.TempPathFactory, llm: Path) -> Study:
 
 @pytest.fixture(scope="session")
 def story_done(story: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """The study of stories, both levels done; only to be read or copied."""
+    """The study of stories, both levels done and those of 01 reconstructed; only to be read or copied."""
     study = story.copy(tmp_path_factory.mktemp("story_done"))
     study.ok()
+    study.ok("--participant-label", "01", "--story-decoder", "generate")
     study.ok(level="group")
     return study
 
