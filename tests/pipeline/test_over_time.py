@@ -41,6 +41,7 @@ def test_files_of_a_run_that_was_cleaned(story_done: Any) -> None:
         "train",
         "decode",
         "evaluate",
+        "story",
     }
 
 
@@ -162,23 +163,15 @@ def test_series_are_those_of_every_run_in_order(story_done: Any) -> None:
 
 def test_stories_are_reconstructed_where_that_is_asked_for_and_no_longer_when_not(story_done: Any, tmp_path: Path) -> None:
     study = story_done.copy(tmp_path, results=True)
-    quick = (
-        "--set",
-        "story.beams=1",
-        "--set",
-        "story.extensions=2",
-        "--set",
-        "story.null_texts=2",
-        "--set",
-        "story.permutations=5",
-    )
-    one = ("--participant-label", "01", *quick)
-    study.ok(*one, "--story-decoder", "generate")
-    assert study.executed() == ["story"]
+    one, told = ("--participant-label", "01"), ("--story-decoder", "generate")
     table = pd.read_csv(study.out / "sub-01" / "beh" / "sub-01_task-listen_desc-story_beh.tsv", sep="\t")
     assert "generate" in set(table["decoder"])
-    study.ok(*one, "--story-decoder", "generate", "--skip", "story", "--set", "story.seconds=10")
+    study.ok(*one, *told)
     assert study.executed() == []
+    study.ok(*one, *told, "--set", "story.seconds=10", "--skip", "story")
+    assert study.executed() == []
+    study.ok(*one, *told, "--set", "story.seconds=10")
+    assert study.executed() == ["story"]
     # Of a decoder that is no more, once something is made anew without it.
     study.ok(*one, "--high-pass", "0.02", "--skip", "train")
     assert study.executed() == ["clean"] * N_RUNS
