@@ -39,6 +39,8 @@ CLOSED = {
     "window.seconds": st.floats(0.5, 10),
     "window.chunks": st.just(0),
     "story.decoders": st.just([]),
+    "estimate.max_fd": st.just(0),
+    "estimate.max_outliers": st.just(0),
     "story.seconds": st.floats(1, 30),
     "story.null_texts": st.integers(2, 50),
     "decode.min_new_tokens": st.just(0),
@@ -374,6 +376,7 @@ def test_the_tree_is_frozen() -> None:
     ("values", "message"),
     [
         ({"window.words": "auto", "window.chunks": 3}, "exclude each other"),
+        ({"window.words": "auto", "estimate.max_fd": 0.5}, "limits on trials"),
         ({"split.scheme": "blocks"}, "set --words"),
         ({"story.decoders": ["generate"]}, "set --words"),
         ({"window.seconds": 0}, "window.seconds is 0"),
