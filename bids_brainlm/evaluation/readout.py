@@ -11,7 +11,7 @@ is the same and 640 trials x 20,484 vertices take seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +24,9 @@ Labels = NDArray[np.str_]
 
 ALPHAS = np.logspace(-3, 3, 13)
 """Ridge penalties tried, in units of the mean squared length of a training pattern."""
+
+ROWS = 512
+"""Test trials that are worked on at a time."""
 
 N_FOLDS = 5
 C = 0.01
@@ -88,16 +91,20 @@ def kernels(panels: Iterable[tuple[NDArray[np.floating], NDArray[np.floating]]])
     panels : iterable of ((n, c) array, (m, c) array)
         Training and test trials, some vertices at a time; one panel is in memory.
     """
-    found = [np.zeros(()), np.zeros(())]
+    kernel = cross = np.zeros((0, 0))
     for x_train, x_test in panels:
+        if not kernel.size:
+            kernel, cross = np.zeros((len(x_train), len(x_train))), np.zeros((len(x_test), len(x_train)))
         usable = np.isfinite(x_train).all(axis=0)
         x_train, x_test = x_train[:, usable], x_test[:, usable]
         mean, scale = x_train.mean(axis=0), x_train.std(axis=0)
         varies = scale > 1e-6 * np.abs(mean)
         z_train, z_test = ((x[:, varies] - mean[varies]) / scale[varies] for x in (x_train, x_test))
         np.nan_to_num(z_test, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-        found = [total + (z @ z_train.T).astype(np.float64) for total, z in zip(found, (z_train, z_test), strict=True)]
-    return found[0], found[1]
+        kernel += z_train @ z_train.T
+        for part in _rows(z_test):
+            cross[part] += z_test[part] @ z_train.T
+    return kernel, cross
 
 
 def _ridge(kernel: Array, codes: NDArray[np.int64], cross: Array, groups: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -135,21 +142,30 @@ def ridge_path(kernel: Array, targets: Array, cross: Array, alphas: Array) -> Ar
     """
     column, grand = kernel.mean(axis=0), kernel.mean()
     centred = kernel - column - column[:, None] + grand
-    test = cross - column - cross.mean(axis=1, keepdims=True) + grand
     values, vectors = linalg.eigh(centred)
     unit = max(float(values.mean()), np.finfo(float).tiny)
     offset = targets.mean(axis=0)
     rotated = vectors.T @ (targets - offset)
     shrunk = rotated / (np.maximum(values, 0)[:, None] + alphas[:, None, None] * unit)
-    return np.asarray((test @ vectors) @ shrunk + offset)
+    out = np.empty((len(alphas), len(cross), targets.shape[1]))
+    for part in _rows(cross):
+        test = cross[part] - column - cross[part].mean(axis=1, keepdims=True) + grand
+        out[:, part] = (test @ vectors) @ shrunk + offset
+    return out
+
+
+def _rows(array: Array) -> Iterator[slice]:
+    """Rows some at a time: with many test trials no second matrix of the size of their inner products is made."""
+    return (slice(start, start + ROWS) for start in range(0, len(array), ROWS))
 
 
 def _logistic(kernel: Array, codes: NDArray[np.int64], cross: Array, groups: NDArray[np.int64]) -> NDArray[np.int64]:
     values, vectors = linalg.eigh(kernel)
     keep = values > 1e-5 * values.max()  # what is smaller is rounding of float32 products
     root = np.sqrt(values[keep])
-    train, test = vectors[:, keep] * root, cross @ vectors[:, keep] / root
-    return np.asarray(LogisticRegression(C=C, max_iter=2000).fit(train, codes).predict(test))
+    fitted = LogisticRegression(C=C, max_iter=2000).fit(vectors[:, keep] * root, codes)
+    parts = [fitted.predict(cross[part] @ vectors[:, keep] / root) for part in _rows(cross)]
+    return np.concatenate(parts) if parts else codes[:0]
 
 
 KINDS = {"ridge": _ridge, "logistic": _logistic}

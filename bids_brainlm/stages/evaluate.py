@@ -201,7 +201,7 @@ def _some(index: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
 def _panels(split: Split, train: NDArray[np.int64]) -> Iterator[tuple[Any, Any]]:
     """Responses of training and test examples, some vertices of all of them at a time."""
     n_vertices, n_rows = split.examples.recording.data.shape[1], split.examples.rows.shape[1]
-    width = max(1, PANEL_BYTES // (4 * n_rows * max(len(train), len(split.test))))
+    width = max(1, PANEL_BYTES // (4 * n_rows * (len(train) + len(split.test))))
     for start in range(0, n_vertices, width):
         part = slice(start, start + width)
         own, others = (split.examples.gather(of, part).reshape(len(of), -1) for of in (train, split.test))
