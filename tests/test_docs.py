@@ -36,7 +36,7 @@ FOREIGN_FLAGS = {
     *("--gpus", "--init", "--read-only", "--entrypoint"),  # Docker
     *("--nv", "--cleanenv", "--bind", "--env", "--no-home", "--containall"),  # Apptainer
     *("--signal", "--requeue", "--dependency", "--kill-on-invalid-dep"),  # Slurm
-    *("--vertices", "--choices"),  # our benchmarks
+    *("--vertices", "--choices", "--sessions"),  # our benchmarks
 }
 """Options of other programs that the text mentions."""
 
