@@ -213,7 +213,10 @@ def _quality(path: Path) -> tuple[Panel, ...]:
     """Reliability and noise ceiling, where the maps themselves say what they lie on."""
     maps, geometry = read_maps(path)
     place = _place(geometry)
-    return (*panels.reliability(maps["reliability"], *place), *panels.noise_ceiling(maps["noise_ceiling"], *place))
+    ways = {"reliability": panels.reliability, "noise_ceiling": panels.noise_ceiling}
+    # Of stories that were heard once nothing is known: their maps have no values, and figures of them would be empty.
+    known = {name: make for name, make in ways.items() if np.isfinite(maps[name]).any()}
+    return tuple(panel for name, make in known.items() for panel in make(maps[name], *place))
 
 
 def _geometry(request: Request, participant: str) -> Geometry | None:
