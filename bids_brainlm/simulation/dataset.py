@@ -29,7 +29,7 @@ from bids_brainlm.errors import ConfigError
 from bids_brainlm.io.files import write_json, write_tsv
 from bids_brainlm.simulation import derivatives, observer
 from bids_brainlm.simulation.bold import AMPLITUDE, Noise
-from bids_brainlm.simulation.patches import Anatomy, Sheet
+from bids_brainlm.simulation.patches import Sheet
 from bids_brainlm.simulation.people import Person, draw_person, labels, sheet_of, single_trials
 from bids_brainlm.simulation.trials import Run, schedule
 from bids_brainlm.simulation.world import FACTORS, Stimulus, combination, corpus, forms, stimuli
@@ -160,8 +160,7 @@ def simulate(
     world, sheet = _world(settings), sheet_of(space)
     with derivatives.staged(Path(out)) as staging:
         _write_raw(staging, settings, world)
-        if sheet.mask is not None:
-            derivatives.write_atlas(staging / "derivatives" / "simulation" / "atlas", sheet)
+        derivatives.write_atlas(staging, sheet)
         outcomes = [_participant(staging, number, settings, world, sheet) for number in range(participants)]
     n_test = sum(stimulus.split == "test" for stimulus in world)
     n_volumes = outcomes[0].n_volumes
@@ -193,22 +192,12 @@ def _participant(out: Path, number: int, settings: Settings, world: Sequence[Sti
     runs = schedule(len(world), settings.repeats, settings.runs, settings.tr, rng)
     person = draw_person(out, number, TASK, settings.tr, sheet, FACTORS, settings.hrf_variability, settings.seed, rng)
     anatomy, driven = person.anatomy, np.flatnonzero(person.anatomy.driven)
-    responses = responses_to(world, anatomy, settings.snr * sheet.gain)
+    responses = anatomy.responses([stimulus.facts.items() for stimulus in world], settings.snr * sheet.gain * AMPLITUDE)
     betas = np.concatenate([_run(person, i, run, world, responses, rng)[:, driven] for i, run in enumerate(runs)])
     shown = np.concatenate([run.stimulus for run in runs])
     _write_truth(person, runs, world, responses[shown][:, driven], driven)
     maps = {word: weights[driven] for word, weights in anatomy.maps.items()}
     return _Outcome(len(driven), runs[0].n_volumes, *_quality(betas, maps, world, shown))
-
-
-def responses_to(world: Sequence[Stimulus], anatomy: Anatomy, snr: float) -> Floats:
-    """(k, V) true response to each stimulus, in percent: the sum of the maps of its words."""
-    out = np.zeros((len(world), len(next(iter(anatomy.maps.values())))), dtype=np.float32)
-    for row, stimulus in zip(out, world, strict=True):
-        for fact in stimulus.facts.items():
-            row += anatomy.maps[fact]
-    out *= np.float32(snr * AMPLITUDE)
-    return out
 
 
 def _run(person: Person, index: int, run: Run, world: Sequence[Stimulus], responses: Floats, rng: np.random.Generator) -> Floats:

@@ -124,15 +124,16 @@ def write_volume(path: Path, rows: NDArray[Any], sheet: Sheet, tr: float = 0.0) 
         image.to_filename(temporary)
 
 
-def write_atlas(folder: Path, sheet: Sheet) -> Path:
-    """Write a partition of a volume into cubes of `CUBE` mm, with the names of the parcels; return its image."""
+def write_atlas(out: Path, sheet: Sheet) -> None:
+    """Write a partition of a volume into cubes of `CUBE` mm, with the names of the parcels, for a dataset; none of a surface."""
+    if sheet.mask is None:
+        return
+    folder = out / "derivatives" / "simulation" / "atlas"
     corner = np.floor(sheet.coordinates / CUBE).astype(int)
     cubes, label = np.unique(corner, axis=0, return_inverse=True)
-    path = folder / "space-T1w_atlas-cubes_dseg.nii.gz"
-    write_volume(path, (label.reshape(1, -1) + 1).astype(np.int16), sheet)
+    write_volume(folder / "space-T1w_atlas-cubes_dseg.nii.gz", (label.reshape(1, -1) + 1).astype(np.int16), sheet)
     names = ["cube" + "".join(f"{value:+d}" for value in cube) for cube in cubes]
     write_tsv(folder / "space-T1w_atlas-cubes_dseg.tsv", {"index": list(range(1, len(cubes) + 1)), "name": names})
-    return path
 
 
 def _hemispheres(values: Floats, sheet: Sheet) -> dict[str, Floats]:

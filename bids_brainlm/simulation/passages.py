@@ -83,6 +83,15 @@ class Passage:
         return " ".join(word.text for sentence in self.sentences for word in sentence)
 
 
+def parts_of(n: int, rng: np.random.Generator) -> list[str]:
+    """Part of the split of each of n passages or stories: a fifth is for test, a tenth for validation, at least one each."""
+    n_test, n_validation = max(1, round(0.2 * n)), max(1, round(0.1 * n))
+    parts = np.array(["train"] * n, dtype="<U10")
+    order = rng.permutation(n)
+    parts[order[:n_test]], parts[order[n_test : n_test + n_validation]] = "test", "validation"
+    return [str(part) for part in parts]
+
+
 def tell(n_sentences: int, rng: np.random.Generator, surprise: float = 0.2, barred: Collection[tuple[str, ...]] = ()) -> Passage:
     """Tell one passage.
 

@@ -11,7 +11,7 @@ Where the factors are depends on the seed; each participant's centres are jitter
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,6 +105,15 @@ class Anatomy:
     def driven(self) -> Bools:
         """(V,) bool, vertices that respond to at least one word."""
         return np.asarray(np.any([weights > 0 for weights in self.maps.values()], axis=0))
+
+    def responses(self, said: Sequence[Iterable[tuple[str, str]]], gain: float) -> Floats:
+        """(k, V) response to each of k things that are said or shown: the sum of the maps of its (factor, word), times a gain."""
+        out = np.zeros((len(said), len(next(iter(self.maps.values())))), dtype=np.float32)
+        for row, words in zip(out, said, strict=True):
+            for word in words:
+                row += self.maps[word]
+        out *= np.float32(gain)
+        return out
 
 
 def patch_maps(

@@ -21,13 +21,12 @@ import numpy as np
 
 from bids_brainlm import __version__
 from bids_brainlm.core.reliability import split_half
-from bids_brainlm.core.types import Floats
 from bids_brainlm.errors import ConfigError
 from bids_brainlm.io.files import write_json, write_tsv
 from bids_brainlm.simulation import derivatives
 from bids_brainlm.simulation.bold import AMPLITUDE, Noise
-from bids_brainlm.simulation.passages import FACTORS, Word, tell
-from bids_brainlm.simulation.patches import Anatomy, Sheet
+from bids_brainlm.simulation.passages import FACTORS, Word, parts_of, tell
+from bids_brainlm.simulation.patches import Sheet
 from bids_brainlm.simulation.people import draw_person, labels, sheet_of, single_trials
 from bids_brainlm.simulation.trials import Run, schedule
 
@@ -100,6 +99,11 @@ class Sentence:
     @property
     def text(self) -> str:
         return spelt(self.words)
+
+    @property
+    def meanings(self) -> list[tuple[str, str]]:
+        """(factor, value) of the words that have a meaning."""
+        return [word.meaning for word in self.words if word.meaning]
 
 
 @dataclass(frozen=True)
@@ -183,8 +187,7 @@ def simulate(
     world, sheet = sentences(settings), sheet_of(space)
     with derivatives.staged(Path(out)) as staging:
         _write_raw(staging, settings, world)
-        if sheet.mask is not None:
-            derivatives.write_atlas(staging / "derivatives" / "simulation" / "atlas", sheet)
+        derivatives.write_atlas(staging, sheet)
         outcomes = [_participant(staging, number, settings, world, sheet) for number in range(participants)]
     counts = (repeats * len(world), len(world), len(world) // LENGTH)
     return Summary(Path(out), labels(participants), *counts, *zip(*outcomes, strict=True))
@@ -207,17 +210,14 @@ def sentences(settings: Settings) -> list[Sentence]:
     if not FEWEST <= n <= MOST:
         total = f"{s.runs} runs of {s.trials} trials with {s.repeats} repeats"
         raise ConfigError(f"{total} make {n} passages of {LENGTH} sentences; expected {FEWEST} to {MOST}")
-    parts = np.array(["train"] * n, dtype="<U10")
-    order = np.random.default_rng([s.seed, 21]).permutation(n)
-    n_test, n_validation = round(0.2 * n), max(1, round(0.1 * n))
-    parts[order[:n_test]], parts[order[n_test : n_test + n_validation]] = "test", "validation"
+    parts = parts_of(n, np.random.default_rng([s.seed, 21]))
     rng = np.random.default_rng([s.seed, 22])
     out, taken = list[Sentence](), set[tuple[str, ...]]()
     for i, part in enumerate(parts):
         passage = tell(LENGTH, rng, s.surprise, taken)
         taken.add(passage.opening)
         name = f"passage{i + 1:03d}"
-        out += [Sentence(f"{name}-{k + 1}", name, passage.opening, said, str(part)) for k, said in enumerate(passage.sentences)]
+        out += [Sentence(f"{name}-{k + 1}", name, passage.opening, said, part) for k, said in enumerate(passage.sentences)]
     return out
 
 
@@ -244,23 +244,14 @@ def _participant(out: Path, number: int, settings: Settings, world: Sequence[Sen
     runs = schedule(len(world), settings.repeats, settings.runs, settings.tr, rng, spacing=SPACING, duration=SHOWN)
     person = draw_person(out, number, TASK, settings.tr, sheet, FACTORS, settings.hrf_variability, settings.seed, rng)
     person.write_maps()
-    responses, betas = responses_to(world, person.anatomy, settings.snr * sheet.gain * AMPLITUDE), []
+    gain, betas = settings.snr * sheet.gain * AMPLITUDE, []
+    responses = person.anatomy.responses([sentence.meanings for sentence in world], gain)
     for index, run in enumerate(runs):
         bold, motion = person.record(index, responses[run.stimulus], run.onset, run.duration, run.n_volumes, rng)
         _write_events(person.events / f"{person.stem(index)}_events.tsv", run, world)
         betas.append(single_trials(person, run.onset, run.duration, bold, motion)[:, person.anatomy.driven])
     shown = np.array([world[i].id for run in runs for i in run.stimulus])
     return int(person.anatomy.driven.sum()), float(split_half(np.concatenate(betas), shown).mean())
-
-
-def responses_to(world: Sequence[Sentence], anatomy: Anatomy, gain: float) -> Floats:
-    """(k, V) true response to each sentence, in percent: the sum of the maps of its words."""
-    out = np.zeros((len(world), len(next(iter(anatomy.maps.values())))), dtype=np.float32)
-    for row, sentence in zip(out, world, strict=True):
-        for word in sentence.words:
-            row += anatomy.maps[word.meaning] if word.meaning else np.float32(0)
-    out *= np.float32(gain)
-    return out
 
 
 def _write_raw(out: Path, settings: Settings, world: Sequence[Sentence]) -> None:
@@ -273,7 +264,7 @@ def _write_raw(out: Path, settings: Settings, world: Sequence[Sentence]) -> None
     texts = [sentence.text for sentence in world]
     write_tsv(out / "stimuli" / "sentences.tsv", {"stim_id": names, "sentence": texts, **columns})
     folder = out / "derivatives" / "simulation"
-    meanings = [" ".join("/".join(word.meaning) for word in sentence.words if word.meaning) for sentence in world]
+    meanings = [" ".join(map("/".join, sentence.meanings)) for sentence in world]
     write_tsv(folder / "sentences.tsv", {"stimulus_id": names, "meaning": meanings, **columns})
     write_tsv(folder / "corpus.tsv", {"text": corpus(settings, world)})
 

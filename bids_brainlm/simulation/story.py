@@ -31,7 +31,7 @@ from bids_brainlm.errors import ConfigError
 from bids_brainlm.io.files import atomic_write, write_json, write_tsv
 from bids_brainlm.simulation import derivatives
 from bids_brainlm.simulation.bold import AMPLITUDE, Noise, regressors
-from bids_brainlm.simulation.passages import FACTORS
+from bids_brainlm.simulation.passages import FACTORS, parts_of
 from bids_brainlm.simulation.patches import Anatomy, Sheet
 from bids_brainlm.simulation.people import HIGH_PASS, Person, draw_person, labels, sheet_of
 from bids_brainlm.simulation.speech import Spoken, story
@@ -176,8 +176,7 @@ def simulate(
     sheet = sheet_of(space)
     with derivatives.staged(Path(out)) as staging:
         _write_raw(staging, settings, told, parts)
-        if sheet.mask is not None:
-            derivatives.write_atlas(staging / "derivatives" / "simulation" / "atlas", sheet)
+        derivatives.write_atlas(staging, sheet)
         outcomes = [_participant(staging, number, settings, told, parts, sheet) for number in range(participants)]
     columns = zip(*((o.n_driven, o.observer) for o in outcomes), strict=True)
     counts = (stories, parts.count("test"), sum(len(spoken.words) for spoken in told), outcomes[0].n_volumes)
@@ -185,21 +184,18 @@ def simulate(
 
 
 def _stories(settings: Settings) -> tuple[list[Spoken], list[str]]:
-    """The stories, and the part of the split of each: a fifth (at least one) for test, a tenth for validation."""
+    """The stories, and the part of the split of each (`parts_of`)."""
     s = settings
     if min(s.participants, s.runs) < 1 or not s.runs <= s.stories or s.stories < 3 or s.tr <= 0 or s.snr < 0:
         got = f"{s.participants} participant(s), {s.runs} run(s), {s.stories} stories, tr {s.tr:g}, snr {s.snr:g}"
         raise ConfigError(f"{got}; expected at least 1, 1, 3, no more runs than stories, tr above 0 and snr at least 0")
-    n_test, n_validation = max(1, round(0.2 * s.stories)), max(1, round(0.1 * s.stories))
-    parts = np.array(["train"] * s.stories, dtype="<U10")
-    order = np.random.default_rng([s.seed, 11]).permutation(s.stories)
-    parts[order[:n_test]], parts[order[n_test : n_test + n_validation]] = "test", "validation"
+    parts = parts_of(s.stories, np.random.default_rng([s.seed, 11]))
     rng = np.random.default_rng([s.seed, 12])
     try:
         told = [story(f"story{i + 1:02d}", 60 * s.minutes, rng, surprise=s.surprise) for i in range(s.stories)]
     except ValueError as error:
         raise ConfigError(f"stories of {s.minutes:g} minutes with surprises at {s.surprise:g}: {error}") from error
-    return told, parts.tolist()
+    return told, parts
 
 
 def corpus(settings: Settings, told: Sequence[Spoken], parts: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ import pytest
 from bids_brainlm.errors import ConfigError, InputError
 from bids_brainlm.simulation import reading, story
 from bids_brainlm.simulation.bold import regressors
+from bids_brainlm.simulation.patches import Anatomy
 
 SMALL = {"participants": 1, "stories": 6, "runs": 3, "minutes": 1.0, "space": "T1w"}
 READ = {"participants": 1, "runs": 2, "trials": 40, "repeats": 2, "space": "T1w"}
@@ -132,8 +133,8 @@ def test_the_response_to_a_sentence_is_the_sum_of_its_words(read: reading.Summar
     world = reading.sentences(settings)
     words = [(factor, word) for factor, words in reading.FACTORS.items() for word in words]
     units = dict(zip(words, np.eye(30, dtype=np.float32), strict=True))
-    anatomy = reading.Anatomy(units, {})
-    responses = reading.responses_to(world, anatomy, 2.0)
+    anatomy = Anatomy(units, {})
+    responses = anatomy.responses([sentence.meanings for sentence in world], 2.0)
     table = pd.read_csv(read.folder / "derivatives" / "simulation" / "sentences.tsv", sep="\t")
     names = ["/".join(word) for word in units]
     for row, meaning in zip(responses, table["meaning"], strict=True):
