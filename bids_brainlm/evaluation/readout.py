@@ -11,7 +11,8 @@ is the same and 640 trials x 20,484 vertices take seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +25,12 @@ Labels = NDArray[np.str_]
 
 ALPHAS = np.logspace(-3, 3, 13)
 """Ridge penalties tried, in units of the mean squared length of a training pattern."""
+
+MOST = 2**12
+"""Training trials that a readout is fitted to: it holds the inner products of all pairs of them."""
+
+PANEL_BYTES = 2**27
+"""Responses that a readout holds in memory at a time."""
 
 ROWS = 512
 """Test trials that are worked on at a time."""
@@ -105,6 +112,32 @@ def kernels(panels: Iterable[tuple[NDArray[np.floating], NDArray[np.floating]]])
         for part in _rows(z_test):
             cross[part] += z_test[part] @ z_train.T
     return kernel, cross
+
+
+def sampled(index: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """As many of some training trials as readouts are fitted to, drawn at random and in order, where there are more."""
+    return index if index.size <= MOST else np.sort(np.random.default_rng(seed).permutation(index)[:MOST])
+
+
+def panels(
+    gather: Callable[[Any, slice], NDArray[np.floating]], train: Any, test: Any, n_rows: int, n_vertices: int
+) -> Iterator[tuple[NDArray[np.floating], NDArray[np.floating]]]:
+    """Responses of training and test trials, some vertices of all of them at a time, as `kernels` takes them.
+
+    Parameters
+    ----------
+    gather : callable
+        (k trials, vertices) -> (k, T, c) responses.
+    train, test : sequence
+        What ``gather`` is asked for.
+    n_rows, n_vertices : int
+        T and V.
+    """
+    width = max(1, PANEL_BYTES // (4 * n_rows * (len(train) + len(test))))
+    for start in range(0, n_vertices, width):
+        part = slice(start, start + width)
+        own, others = (gather(of, part).reshape(len(of), -1) for of in (train, test))
+        yield own, others
 
 
 def _ridge(kernel: Array, codes: NDArray[np.int64], cross: Array, groups: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -32,12 +32,6 @@ from bids_brainlm.stages.responses import load_trials
 
 LOGGER = logging.getLogger(__name__)
 
-PANEL_BYTES = 2**27
-"""Responses that a readout holds in memory at a time."""
-
-MOST = 2**12
-"""Training examples that a readout is fitted to: it holds the inner products of all pairs of them."""
-
 
 def evaluate(request: Request, *, participant: str) -> list[Path]:
     """Stage: figures of merit of the pooled out-of-fold predictions, with linear readouts beside them."""
@@ -141,7 +135,7 @@ def text_models(request: Request) -> list[Path]:
 def _read_out(folds: Sequence[Split], facts: Facts, kinds: Sequence[str], seed: int) -> dict[str, NDArray[np.str_]]:
     """Kind of readout -> (n, factors) labels that it names from the same responses, in the order of the predictions."""
     # Here, because scikit-learn takes 0.7 s, and every plan imports this module.
-    from bids_brainlm.evaluation.readout import kernels, named
+    from bids_brainlm.evaluation.readout import kernels, named, sampled
 
     out: dict[str, list[Any]] = {kind: [] for kind in kinds}
     for split in folds:
@@ -149,7 +143,7 @@ def _read_out(folds: Sequence[Split], facts: Facts, kinds: Sequence[str], seed: 
         columns: dict[str, list[Any]] = {kind: [] for kind in kinds}
         products: dict[bytes, Any] = {}
         for own in labels.T:
-            known = _some(np.flatnonzero(own != ""), seed)
+            known = sampled(np.flatnonzero(own != ""), seed)
             # Trials without a label differ between factors; mostly there are none.
             if known.tobytes() not in products:
                 products = {known.tobytes(): kernels(_panels(split, split.train[known]))}
@@ -166,11 +160,11 @@ def _identified(request: Request, folds: Sequence[Split]) -> dict[str, Identifie
     config = request.config
     if "ridge" not in config.evaluate.readout:
         return {}
-    from bids_brainlm.evaluation.readout import kernels  # as in `_read_out`
+    from bids_brainlm.evaluation.readout import kernels, sampled  # as in `_read_out`
 
     parts = []
     for split in folds:
-        train, test = _some(_distinct(split), config.run.random_seed), split.examples.take(split.test)
+        train, test = sampled(_distinct(split), config.run.random_seed), split.examples.take(split.test)
         known, true = ([split.examples.prompts[i].answer for i in part] for part in (train, split.test))
         embedded = _embedded(known + true, known, config.evaluate.embeddings)
         targets, own = embedded[: len(known)], embedded[len(known) :]
@@ -193,16 +187,9 @@ def _distinct(split: Split) -> NDArray[np.int64]:
     return np.sort(np.fromiter(seen.values(), dtype=np.int64))
 
 
-def _some(index: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """As many as readouts are fitted to, drawn at random where there are more."""
-    return index if index.size <= MOST else np.sort(np.random.default_rng(seed).permutation(index)[:MOST])
-
-
 def _panels(split: Split, train: NDArray[np.int64]) -> Iterator[tuple[Any, Any]]:
     """Responses of training and test examples, some vertices of all of them at a time."""
-    n_vertices, n_rows = split.examples.recording.data.shape[1], split.examples.rows.shape[1]
-    width = max(1, PANEL_BYTES // (4 * n_rows * (len(train) + len(split.test))))
-    for start in range(0, n_vertices, width):
-        part = slice(start, start + width)
-        own, others = (split.examples.gather(of, part).reshape(len(of), -1) for of in (train, split.test))
-        yield own, others
+    from bids_brainlm.evaluation.readout import panels  # as in `_read_out`
+
+    examples = split.examples
+    return panels(examples.gather, train, split.test, examples.rows.shape[1], examples.recording.data.shape[1])

@@ -11,6 +11,7 @@ import pytest
 from bids_brainlm.config import Request, load
 from bids_brainlm.core.types import Examples, Prompt, Recording, Split
 from bids_brainlm.errors import MissingResourceError
+from bids_brainlm.evaluation import readout as readouts
 from bids_brainlm.evaluation.metrics import Facts, chosen
 from bids_brainlm.evaluation.readout import readout
 from bids_brainlm.stages import evaluate
@@ -38,7 +39,7 @@ def split() -> tuple[Split, Facts]:
 @pytest.mark.parametrize("panel_bytes", [4 * 2 * 30 * 5, 2**28])
 def test_readouts_in_panels_equal_readouts_in_memory(panel_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     fold, facts = split()
-    monkeypatch.setattr(evaluate, "PANEL_BYTES", panel_bytes)
+    monkeypatch.setattr(readouts, "PANEL_BYTES", panel_bytes)
     found = evaluate._read_out([fold], facts, ("ridge", "logistic"), 0)
     x, labels = fold.examples.gather(np.arange(N)).reshape(N, -1), facts.labels(fold.examples.stimulus)
     for kind, columns in found.items():
@@ -51,9 +52,9 @@ def test_readouts_in_panels_equal_readouts_in_memory(panel_bytes: int, monkeypat
 
 def test_readouts_are_fitted_to_a_bounded_number_of_examples(monkeypatch: pytest.MonkeyPatch) -> None:
     fold, facts = split()
-    monkeypatch.setattr(evaluate, "MOST", 20)
-    assert evaluate._some(np.arange(20), 0).tolist() == list(range(20))
-    some = evaluate._some(fold.train, 0)
+    monkeypatch.setattr(readouts, "MOST", 20)
+    assert readouts.sampled(np.arange(20), 0).tolist() == list(range(20))
+    some = readouts.sampled(fold.train, 0)
     assert (some.size, np.unique(some).size) == (20, 20)
     assert evaluate._read_out([fold], facts, ("ridge",), 0)["ridge"].shape == (18, 2)
 

@@ -6,20 +6,15 @@ penalty is chosen by held-out stories of the training set.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_brainlm.core.types import Floats, Ints, Recording
-from bids_brainlm.evaluation.readout import choose_alpha, kernels, ridge_path
+from bids_brainlm.core.types import Ints, Recording
+from bids_brainlm.evaluation.readout import choose_alpha, kernels, panels, ridge_path, sampled
 from bids_brainlm.evaluation.story.tellings import Telling, by_story, responses
-
-MOST = 2**12
-"""Training windows that the model is fitted to: it holds the inner products of all pairs."""
-
-PANEL_BYTES = 2**27
-"""Responses held in memory at a time."""
 
 
 def word_rates(recording: Recording, tellings: Sequence[Telling], held: Ints, wanted: Ints, seed: int = 0) -> NDArray[np.float64]:
@@ -35,7 +30,7 @@ def word_rates(recording: Recording, tellings: Sequence[Telling], held: Ints, wa
     wanted : (w, T) int64
         Rows of the windows that are asked for.
     seed : int
-        Draws the training windows, where there are more than `MOST`.
+        Draws the training windows, where there are more than readouts are fitted to.
 
     Returns
     -------
@@ -53,16 +48,8 @@ def word_rates(recording: Recording, tellings: Sequence[Telling], held: Ints, wa
         raise ValueError(f"{len(rows)} training windows to learn the word rate from")
     counts = np.array([len(tellings[i].texts[k].split()) for i, of in windows.items() for k in of], dtype=np.float64)
     groups = np.unique(by_story(tellings, windows), return_inverse=True)[1]
-    some = np.sort(np.random.default_rng(seed).permutation(len(rows))[:MOST])
-    kernel, cross = kernels(_panels(recording, rows[some], wanted))
+    some = sampled(np.arange(len(rows)), seed)
+    kernel, cross = kernels(panels(partial(responses, recording), rows[some], wanted, wanted.shape[1], recording.data.shape[1]))
     targets = counts[some, None]
     alpha = choose_alpha(kernel, targets, groups[some])
     return np.asarray(ridge_path(kernel, targets, cross, np.array([alpha]))[0, :, 0])
-
-
-def _panels(recording: Recording, train: Ints, test: Ints) -> Iterator[tuple[Floats, Floats]]:
-    n_vertices = recording.data.shape[1]
-    width = max(1, PANEL_BYTES // (4 * train.shape[1] * max(len(train), len(test))))
-    for start in range(0, n_vertices, width):
-        part = slice(start, start + width)
-        yield responses(recording, train, part).reshape(len(train), -1), responses(recording, test, part).reshape(len(test), -1)
