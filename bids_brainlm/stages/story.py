@@ -28,7 +28,7 @@ from bids_brainlm.stages.evaluate import not_run
 from bids_brainlm.stages.examples import examples_of, splits_of
 from bids_brainlm.stages.outputs import beh_path, describe, leaky_marks, model_path
 from bids_brainlm.stages.responses import Trials, load_trials
-from bids_brainlm.stages.windows import stimulus_of, transcripts_of
+from bids_brainlm.stages.windows import stimulus_of, stories_of
 
 METRICS = ("wer", "bleu1", "meteor", "bertscore")
 """Metrics of long windows; the last two where their resources are (`bids_brainlm.evaluation.resources`)."""
@@ -96,29 +96,23 @@ def story_metrics(config: Config) -> tuple[list[Metric], dict[str, Any]]:
     return metrics, available({name for metric in metrics for name in metric.context}, config.evaluate.bertscore)
 
 
-def tellings_of(trials: Trials, settings: Window) -> Iterator[tuple[Telling, int]]:
-    """Every story of every run, not divided into parts yet, and the number of its run in the recording."""
-    if trials.heard is None:
-        return
-    names = trials.table["run"].astype(str).to_numpy(str)
-    numbers = {name: code for code, name in enumerate(pd.factorize(names)[1])}
-    for run, heard in trials.heard.groupby("run", sort=False):
-        own = np.flatnonzero(names == str(run))
-        times = trials.table["onset"].to_numpy(float)[own]
-        for start, transcript in transcripts_of(heard):
+def tellings_of(trials: Trials, settings: Window) -> Iterator[Telling]:
+    """Every story of every run, not divided into parts yet."""
+    for run, own, times, stories in stories_of(trials):
+        for start, transcript in stories:
             texts = texts_of(transcript, settings.seconds)
             rows = rows_of(times, start, len(texts), settings.seconds, settings.lag, settings.rows)
             rows = np.where(rows >= 0, rows + own[0], -1)
             taken = window_of(times - start, settings.seconds)
             part = np.full(len(texts), "", dtype="<U10")
-            yield Telling(transcript.name, str(run), tuple(texts), rows, own, taken, part), numbers[str(run)]
+            yield Telling(transcript.name, run, tuple(texts), rows, own, taken, part)
 
 
 def _material(fitted: decoder.Decoder, split: Split, trials: Trials, config: Config) -> Material:
     tellings = []
-    for telling, run in tellings_of(trials, config.window):
+    for telling in tellings_of(trials, config.window):
         stimuli = [stimulus_of(telling.story, k) for k in range(len(telling.texts))]
-        tellings.append(divided(telling, split, stimuli, run))
+        tellings.append(divided(telling, split, stimuli, int(split.examples.recording.run[telling.volumes[0]])))
     settings = config.story
     return Material(
         Reader(fitted.model, fitted.text, config.model.style),
@@ -144,9 +138,9 @@ def _told(material: Material, trials: Trials, config: Config, fold: int) -> Iter
     except ValueError as error:
         remedy = "train on more stories (split.test, split.folds)"
         raise InputError(f"stories of fold {fold} cannot be reconstructed: {error}", trials.path, remedy=remedy) from error
-    text = material.reader.tokenizer
+    text, tokens_per_word = material.reader.tokenizer, material.tokens_per_word
     for number, (stretch, own) in enumerate(zip(parts, _cut(rates, parts), strict=True)):
-        counts = [int(n) for n in shares(own * material.tokens_per_word)]
+        counts = [int(n) for n in shares(own * tokens_per_word)]
         for name, decode in decoders.items():
             yield _frame(stretch, name, 0, own, window_texts(decode(stretch, counts), counts, text), config)
         drawn = sample(material.reader, counts, material.settings, config.story.null_texts, seed + number)

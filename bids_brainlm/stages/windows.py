@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bids_brainlm.config import Config, Window
 from bids_brainlm.core.splits import blocks_of
-from bids_brainlm.core.types import Examples, Prompt, Recording
+from bids_brainlm.core.types import Examples, Ints, Prompt, Recording
 from bids_brainlm.core.windows import Transcript, chunks, rows_of, texts_of, window_of
 from bids_brainlm.errors import InputError
 from bids_brainlm.stages.responses import Trials
@@ -98,6 +98,16 @@ def transcripts_of(heard: pd.DataFrame) -> Iterator[tuple[float, Transcript]]:
         )
 
 
+def stories_of(trials: Trials) -> Iterator[tuple[str, Ints, NDArray[np.float64], list[tuple[float, Transcript]]]]:
+    """Of every run with words: its name, the rows of its volumes, their times in s, and its stories (`transcripts_of`)."""
+    if trials.heard is None:
+        raise ValueError("these trials have no words with times")
+    runs, times = trials.table["run"].astype(str).to_numpy(str), trials.table["onset"].to_numpy(float)
+    for run, heard in trials.heard.groupby("run", sort=False):
+        own = np.flatnonzero(runs == str(run))
+        yield str(run), own, times[own], list(transcripts_of(heard))
+
+
 def samples_of(
     start: float, transcript: Transcript, times: NDArray[np.float64], settings: Window
 ) -> tuple[list[Sample], LeftOut]:
@@ -163,18 +173,13 @@ def left_out_of(trials: Trials, settings: Window) -> LeftOut:
 
 def _found(trials: Trials, settings: Window) -> tuple[list[tuple[str, int, Sample]], LeftOut]:
     """(name of the part of the run, first row of the run, sample) of all runs, and what is left out."""
-    if trials.heard is None:
-        raise ValueError("these trials have no words with times")
     found: list[tuple[str, int, Sample]] = []
     left_out = LeftOut()
-    runs = trials.table["run"].astype(str).to_numpy(str)
-    for run, heard in trials.heard.groupby("run", sort=False):
-        own = np.flatnonzero(runs == str(run))
-        times = trials.table["onset"].to_numpy(float)[own]
-        for part, (start, transcript) in enumerate(transcripts_of(heard)):
+    for run, own, times, stories in stories_of(trials):
+        for part, (start, transcript) in enumerate(stories):
             samples, counts = samples_of(start, transcript, times, settings)
             left_out += counts
-            name = str(run) + (f"_part-{part + 1}" if part else "")
+            name = run + (f"_part-{part + 1}" if part else "")
             found += [(name, int(own[0]), sample) for sample in samples]
     return found, left_out
 

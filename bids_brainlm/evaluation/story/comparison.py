@@ -215,12 +215,17 @@ def figures(
     """
     lag = max(1, int(np.ceil(overlap / longer)))
     draws = list(told[told["draw"] > 0].groupby("draw"))
+    # They are the same whatever decoder they stand beside.
+    nulls = {
+        metric.name: [list(_pairings(part, partial(_score_own, metric, resources), seconds, longer, lag)) for _, part in draws]
+        for metric in metrics
+    }
     rows: list[dict[str, Any]] = []
     for decoder, own in told[told["draw"] == 0].groupby("decoder", sort=False):
         for metric in metrics:
             pairings = list(_pairings(own, partial(score_pairs, metric, resources=resources), seconds, longer, lag))
-            nulls = [list(_pairings(part, partial(_score_own, metric, resources), seconds, longer, lag)) for _, part in draws]
-            rows += _rows({"decoder": decoder, "metric": metric.name}, pairings, nulls, metric.direction, permutations, seed)
+            names = {"decoder": decoder, "metric": metric.name}
+            rows += _rows(names, pairings, nulls[metric.name], metric.direction, permutations, seed)
     first = told[told["decoder"] == told.loc[told["draw"] == 0, "decoder"].iloc[0]]
     rates = list(_rate_pairings(first, max(1, int(np.ceil(overlap / seconds)))))
     rows += _rows({"decoder": RATE, "metric": "correlation"}, rates, [], "higher", permutations, seed)
