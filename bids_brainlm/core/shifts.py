@@ -19,9 +19,7 @@ import numpy as np
 from scipy import sparse
 
 from bids_brainlm.core.types import Bools, Examples, Ints
-
-TOLERANCE = 1e-6
-"""Seconds by which sums of times may be wrong."""
+from bids_brainlm.core.windows import TOLERANCE
 
 
 @dataclass(frozen=True, eq=False)

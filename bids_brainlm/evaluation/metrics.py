@@ -114,7 +114,7 @@ def _add(metric: Metric) -> None:
 
 def bleu(hypotheses: Sequence[str], references: References, order: int) -> list[float]:
     """Sentence BLEU up to n-grams of ``order``, 0 to 1."""
-    from sacrebleu.metrics.bleu import BLEU  # noqa: PLC0415 - slow to import, and most commands score nothing
+    from sacrebleu.metrics.bleu import BLEU  # slow to import, and most commands score nothing
 
     scorer = BLEU(lowercase=True, max_ngram_order=order, smooth_method="exp", effective_order=True)
     return [scorer.sentence_score(text, list(right)).score / 100 for text, right in zip(hypotheses, references, strict=True)]
@@ -190,7 +190,7 @@ def wer(hypotheses: Sequence[str], references: References) -> list[float]:
 
 
 def _wer(text: list[str], right: list[str]) -> float:
-    import jiwer  # noqa: PLC0415 - as above
+    import jiwer  # as above
 
     if not right:  # jiwer refuses an empty reference
         return float(len(text))

@@ -65,7 +65,7 @@ class TokenStates:
 
     def __call__(self, text: str) -> tuple[Array, NDArray[np.bool_]]:
         """(L, D) states of length 1, and (L,) which of the tokens are words of the text."""
-        import torch  # noqa: PLC0415 - slow to import, and most commands score nothing
+        import torch  # slow to import, and most commands score nothing
 
         given = self.tokenizer(
             text, truncation=True, max_length=self._longest, return_special_tokens_mask=True, return_tensors="pt"
@@ -107,8 +107,8 @@ def available(wanted: Iterable[str] = tuple(ENABLED_BY), bertscore: str = "") ->
 def load_wordnet() -> Any:
     """WordNet as NLTK reads it; None where NLTK does not find it."""
     # Here, because NLTK takes more than a second.
-    import nltk  # noqa: PLC0415
-    from nltk.corpus import wordnet  # noqa: PLC0415
+    import nltk
+    from nltk.corpus import wordnet
 
     for name in ("corpora/wordnet", "corpora/wordnet.zip"):
         try:
@@ -122,7 +122,7 @@ def load_wordnet() -> Any:
 
 def load_states(folder: Path) -> TokenStates:
     """The masked language model of a folder."""
-    from bids_brainlm.evaluation.embeddings import open_transformer  # noqa: PLC0415 - imports torch
+    from bids_brainlm.evaluation.embeddings import open_transformer  # imports torch
 
     tokenizer, model = open_transformer(folder)
     depth = int(model.config.num_hidden_layers)
@@ -131,7 +131,7 @@ def load_states(folder: Path) -> TokenStates:
 
 def meteor(hypotheses: Sequence[str], references: References, wordnet: Any) -> list[float]:
     """METEOR against the reference it is largest for."""
-    from nltk.translate.meteor_score import single_meteor_score  # noqa: PLC0415 - as above
+    from nltk.translate.meteor_score import single_meteor_score  # as above
 
     return [
         max(float(single_meteor_score(words(one), words(text), wordnet=wordnet)) for one in right)

@@ -16,7 +16,7 @@ from bids_brainlm.config import Config, Request
 from bids_brainlm.core.leakage import LEAKY, count
 from bids_brainlm.core.types import DECODED_COLUMNS, Examples, Split
 from bids_brainlm.errors import InputError
-from bids_brainlm.evaluation.decoding import Generation
+from bids_brainlm.evaluation.decoding import Decoded, Generation
 from bids_brainlm.evaluation.decoding import decode as decode_texts
 from bids_brainlm.evaluation.table import Predictions
 from bids_brainlm.io.files import write_json, write_tsv
@@ -79,21 +79,13 @@ def train(request: Request, *, participant: str, key: str) -> list[Path]:
 def decode(request: Request, *, participant: str) -> list[Path]:
     """Stage: decode the test examples of every fold under every condition."""
     trials = load_trials(request, participant)
-    settings, config = request.config.decode, request.config
+    config = request.config
     tables, permuted = [], []
     for split in splits_of(request, trials, examples_of(request, trials)):
         fitted = decoder.load(model_path(request, participant, trials.task, split.fold), config)
         test = split.examples.take(split.test)
         try:
-            found = decode_texts(
-                fitted.model,
-                fitted.text,
-                test,
-                generation_of(config),
-                permutations=settings.permutations,
-                seed=config.run.random_seed + split.fold,
-                fold=split.fold,
-            )
+            found = decoded(fitted, test, config, split.fold)
         except ValueError as error:
             remedy = "put several different texts into the test set (split.group, split.folds)"
             raise InputError(f"no permuted brains in fold {split.fold}: {error}", trials.path, remedy=remedy) from error
@@ -116,10 +108,16 @@ def decode(request: Request, *, participant: str) -> list[Path]:
     ]
 
 
-def generation_of(config: Config) -> Generation:
-    """How the configuration has text generated."""
+def decoded(fitted: decoder.Decoder, test: Examples, config: Config, fold: int) -> Decoded:
+    """Texts and likelihoods of the test examples of a fold, as the configuration has them generated and permuted.
+
+    Raises
+    ------
+    ValueError
+        When an example has nobody to be permuted with.
+    """
     settings = config.decode
-    return Generation(
+    generation = Generation(
         config.model.style,
         settings.max_new_tokens,
         settings.min_new_tokens,
@@ -127,6 +125,8 @@ def generation_of(config: Config) -> Generation:
         settings.repetition_penalty,
         settings.batch_size,
     )
+    seed = config.run.random_seed + fold
+    return decode_texts(fitted.model, fitted.text, test, generation, permutations=settings.permutations, seed=seed, fold=fold)
 
 
 def _sidecar(split: Split, about: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bids_brainlm.config import Request
-from bids_brainlm.core.windows import Heard
+from bids_brainlm.core.windows import TOLERANCE, Heard
 from bids_brainlm.errors import InputError
 from bids_brainlm.io.events import load_events
 from bids_brainlm.io.runfiles import RunFiles
@@ -84,14 +84,10 @@ def _words(run: RunFiles, heard: Sequence[Heard], events: pd.DataFrame | None) -
     table = pd.concat([_table(stem(run), item) for item in heard], ignore_index=True)
     if events is None:
         return table
-    begun = np.searchsorted(events["onset"].to_numpy(float), table["start"] + table["onset"] + _ROUNDING, side="right") - 1
+    begun = np.searchsorted(events["onset"].to_numpy(float), table["start"] + table["onset"] + TOLERANCE, side="right") - 1
     known = ["onset", "duration", "stim_file", *COLUMNS]
     further = events.drop(columns=[name for name in known if name in events])
     return pd.concat([table, further.iloc[np.maximum(begun, 0)].reset_index(drop=True)], axis=1)
-
-
-_ROUNDING = 1e-6
-"""Seconds by which sums of times may be wrong."""
 
 
 def _table(run: str, heard: Heard) -> pd.DataFrame:

@@ -15,11 +15,10 @@ import pandas as pd
 from bids_brainlm.config import Request
 from bids_brainlm.core.types import Split
 from bids_brainlm.evaluation import metrics
-from bids_brainlm.evaluation.decoding import decode
 from bids_brainlm.evaluation.statistics import bootstrap_interval, pairwise_accuracy, primary_test
 from bids_brainlm.evaluation.table import Predictions
 from bids_brainlm.stages import decoder
-from bids_brainlm.stages.decode import generation_of
+from bids_brainlm.stages.decode import decoded
 from bids_brainlm.stages.examples import examples_of, splits_of
 from bids_brainlm.stages.responses import Trials, atlas_of, load_trials
 
@@ -105,13 +104,5 @@ def _fold(request: Request, participant: str, trials: Trials, split: Split, n_fo
     labels = atlas_of(request, trials.geometry).labels
     fitted, _ = decoder.train(split, labels, config, folder=folder, key="leakage", label=label)
     shutil.rmtree(folder, ignore_errors=True)
-    found = decode(
-        fitted.model,
-        fitted.text,
-        split.examples.take(split.test),
-        generation_of(config),
-        permutations=config.decode.permutations,
-        seed=config.run.random_seed + split.fold,
-        fold=split.fold,
-    )
+    found = decoded(fitted, split.examples.take(split.test), config, split.fold)
     return found.table, found.nll_permuted
