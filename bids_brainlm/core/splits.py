@@ -6,10 +6,13 @@ What is dealt out is always whole *groups* (pictures, stories, runs): a group is
 - ``kfold``: every group is in the test set of exactly one fold; folds are balanced in examples. 0 folds leave out one
   group at a time.
 - ``column`` and ``list``: the part of every example is given (from events.tsv, or from a list of groups).
-- ``blocks``: one split whose groups are stretches of stories (`blocks_of`). Neighbours overlap, so training and validation are
-  *purged*: of what shares a volume with a later part, and of what has a text in its prompt or answer that is decoded there.
+- ``blocks``: one split, or folds, whose groups are stretches of stories (`blocks_of`). Neighbours overlap, so training and
+  validation are *purged*: of what shares a volume with a later part, and of what has a text in its prompt or answer that is
+  decoded there.
 - ``leaky-random``: one split as in the released code of BrainLLM. Trials are dealt out one by one whatever their group, windows
   of volumes by their text. Neighbours share volumes, prompts and answers; `bids_brainlm.core.leakage` counts what comes through.
+
+Test sets, the validation of each fold and a smaller amount of training are drawn from random streams of their own.
 """
 
 from __future__ import annotations
@@ -27,11 +30,17 @@ PARTS = ("train", "validation", "test")
 
 SCHEMES = ("single", "kfold", "column", "list", "blocks", "leaky-random")
 
+FOLDS = 5
+"""Of ``kfold`` where no number is given."""
+
+_AMOUNT, _VALIDATION = 1, 2
+"""Streams of a seed and fold. A seed of one number is the same stream as with zeros behind it, so that none of these is 0."""
+
 
 def make_splits(
     examples: Examples,
     scheme: str = "single",
-    folds: int = 5,
+    folds: int = -1,
     test: float = 0.2,
     validation: float = 0.1,
     labels: Any = None,
@@ -47,7 +56,8 @@ def make_splits(
         For ``blocks``, grouped by `blocks_of`.
     scheme : {"single", "kfold", "column", "list", "blocks", "leaky-random"}
     folds : int
-        Number of folds of ``kfold``; 0 for as many as there are groups.
+        Number of folds of ``kfold`` and ``blocks``; 0 for as many as there are groups; negative for 5 of ``kfold`` and one split
+        of ``blocks``.
     test : float
         Share of the groups in the test set of a split that is not one of several folds, at least one group unless 0.
     validation : float
@@ -78,13 +88,13 @@ def make_splits(
     units = _sampled_alone(examples) if scheme == "leaky-random" else examples.group
     groups, member = np.unique(units, return_inverse=True)
     rng = np.random.default_rng(seed)
-    if scheme == "kfold":
-        tests = _folds(np.bincount(member, minlength=groups.size), folds, rng)
+    if scheme == "kfold" or (scheme == "blocks" and folds >= 0):
+        tests = _folds(np.bincount(member, minlength=groups.size), FOLDS if folds < 0 else folds, rng)
     else:
         tests = [_drawn(np.arange(groups.size), test, rng)]
     splits = []
     for fold, held_out in enumerate(tests):
-        parts = _parts(member, held_out, validation, (seed, fold))
+        parts = _parts(member, held_out, validation, (seed, fold, _VALIDATION))
         if scheme == "blocks":
             parts = _purged(examples, *parts)
         purged = int(scheme == "blocks") * (len(examples) - sum(map(len, parts)))
@@ -206,7 +216,7 @@ def _folds(sizes: Ints, folds: int, rng: np.random.Generator) -> list[Ints]:
     return [np.sort(np.array(groups, dtype=np.int64)) for groups in dealt]
 
 
-def _parts(member: Ints, test: Ints, validation: float, seed: tuple[int, int]) -> tuple[Ints, Ints, Ints]:
+def _parts(member: Ints, test: Ints, validation: float, seed: tuple[int, int, int]) -> tuple[Ints, Ints, Ints]:
     """Indices of the examples in training, validation and test, given the group of each and the groups of the test set."""
     rest = np.setdiff1d(np.unique(member), test)
     kept = _drawn(rest, validation, np.random.default_rng(seed)) if rest.size > 2 else rest[:0]
@@ -256,7 +266,7 @@ def _lessened(split: Split, units: NDArray[np.str_], amount: float, seed: int) -
     number = max(1, round(amount * groups.size))
     if number >= groups.size:
         return split
-    kept = np.random.default_rng((seed, split.fold, 1)).permutation(groups)[:number]
+    kept = np.random.default_rng((seed, split.fold, _AMOUNT)).permutation(groups)[:number]
     return dataclasses.replace(split, train=split.train[np.isin(units[split.train], kept)])
 
 

@@ -41,6 +41,8 @@ class Transcript:
     words : tuple of str, length n
     onset, offset : (n,) float64
         Seconds from the start of the story.
+    n_marks, n_untimed : int
+        Marks of what is no speech, and words without a time, that the file has besides.
 
     Raises
     ------
@@ -52,6 +54,8 @@ class Transcript:
     words: tuple[str, ...]
     onset: Doubles
     offset: Doubles
+    n_marks: int = 0
+    n_untimed: int = 0
 
     def __post_init__(self) -> None:
         for field in ("onset", "offset"):

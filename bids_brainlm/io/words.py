@@ -87,12 +87,13 @@ def transcript_of(name: str, rows: Sequence[Word], path: Path) -> Transcript:
     if not timed:
         remedy = "look at the file, or --set window.tier="
         raise InputError(f"no word of {name} has a time", path, expected="words with times", remedy=remedy)
-    counts = (len(timed), name, len(said) - len(timed), n_marks)
-    LOGGER.info("%s: %d words of %s; dropped: %d without a time, %d marks", path, *counts)
+    n_untimed = len(said) - len(timed)
+    LOGGER.info("%s: %d words of %s; dropped: %d without a time, %d marks", path, len(timed), name, n_untimed, n_marks)
     _refuse_overlap(name, timed, path)
     times = np.array([(onset, onset if math.isnan(offset) else offset) for onset, offset, _ in timed], dtype=np.float64)
     try:
-        return Transcript(name, _plain_case([word for _, _, word in timed]), times[:, 0], times[:, 1])
+        words = _plain_case([word for _, _, word in timed])
+        return Transcript(name, words, times[:, 0], times[:, 1], n_marks, n_untimed)
     except ValueError as error:
         remedy = "correct the times; they count from the start of the sound"
         raise InputError(str(error), path, expected="words one after the other", remedy=remedy) from error

@@ -24,7 +24,7 @@ from bids_brainlm.io.derivatives import propagate
 from bids_brainlm.io.runfiles import RunFiles
 from bids_brainlm.io.surfaces import Volume
 from bids_brainlm.stages.estimate import projection_fields
-from bids_brainlm.stages.heard import heard_of
+from bids_brainlm.stages.heard import dropped, heard_of
 from bids_brainlm.stages.runs import mask_of, read_bold, regressed_out, runs_of, scale_of, stem
 
 FEWEST = 3
@@ -58,9 +58,10 @@ def clean(request: Request, *, participant: str, run: str, sources: dict[str, st
     files = next(item for item in every if stem(item) == run)
     made = {"Sources": list(sources), "SourcesSHA256": sources}
     series = clean_run(request, files, mask_of(every), made)
+    words, heard = heard_of(request, files)
     return [
         *write_cleaned(request.out_dir, series),
-        *write_words(request.out_dir, files.entities, heard_of(request, files), made),
+        *write_words(request.out_dir, files.entities, words, dropped(heard, series.times) | made),
     ]
 
 

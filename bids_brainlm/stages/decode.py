@@ -25,6 +25,7 @@ from bids_brainlm.stages import decoder
 from bids_brainlm.stages.examples import examples_of, splits_of
 from bids_brainlm.stages.outputs import beh_path, describe, leaky_marks, model_path
 from bids_brainlm.stages.responses import Trials, atlas_of, load_trials
+from bids_brainlm.stages.windows import left_out_of
 
 LOGGER = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ def train(request: Request, *, participant: str, key: str) -> list[Path]:
     if any(split.leaky for split in folds):
         LOGGER.warning("sub-%s: %s", participant, LEAKY)
     written = []
+    windows = {} if trials.heard is None else {"Windows": dataclasses.asdict(left_out_of(trials, config.window))}
     checkpoints = request.work_dir / "checkpoints" / f"sub-{participant}_{key[:12]}"
     for split in folds:
         folder = checkpoints / f"fold-{split.fold}"
@@ -68,7 +70,7 @@ def train(request: Request, *, participant: str, key: str) -> list[Path]:
         }
         path = model_path(request, participant, trials.task, split.fold)
         checkpoint.save(path, parts["tensors"], about)
-        written += [path, write_json(path.with_suffix(".json"), _sidecar(split, about))]
+        written += [path, write_json(path.with_suffix(".json"), _sidecar(split, about) | windows)]
     shutil.rmtree(checkpoints)
     history = [{"fold": k, **row} for k, path in enumerate(written[::2]) for row in checkpoint.load(path)[1]["history"]]
     curves = beh_path(request, participant, trials.task, "training")

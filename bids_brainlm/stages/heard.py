@@ -26,13 +26,15 @@ COLUMNS = ("run", "story", "start", "onset", "offset", "word")
 """Of every table of words; see `Trials.heard`."""
 
 
-def heard_of(request: Request, run: RunFiles) -> pd.DataFrame:
-    """Words of a run, in order of story and onset; one row a word.
+def heard_of(request: Request, run: RunFiles) -> tuple[pd.DataFrame, list[Heard]]:
+    """Words of a run, and the stories that they belong to.
 
     Returns
     -------
-    DataFrame
-        `COLUMNS`, and the columns of the last event that had begun when the word did, such as one that names a part of a split.
+    words : DataFrame
+        In order of story and onset, one row a word: `COLUMNS`, and the columns of the last event that had begun when the word
+        did, such as one that names a part of a split.
+    stories : list of Heard
 
     Raises
     ------
@@ -42,7 +44,25 @@ def heard_of(request: Request, run: RunFiles) -> pd.DataFrame:
         When a table or transcript is damaged, or there is none.
     """
     events = None if run.events is None else load_events(run.events)
-    return _words(run, load_heard(request.bids_dir, request.config.window, run, events), events)
+    heard = load_heard(request.bids_dir, request.config.window, run, events)
+    return _words(run, heard, events), heard
+
+
+def dropped(heard: Sequence[Heard], times: NDArray[np.float64]) -> dict[str, int]:
+    """How many words and marks of a run are of no use, as fields of a sidecar.
+
+    Parameters
+    ----------
+    heard : sequence of Heard
+    times : (T,) float64
+        s of the volumes that are kept, in the time of the events.
+    """
+    onsets = [story.start + story.transcript.onset for story in heard]
+    return {
+        "NumberOfMarksDropped": sum(story.transcript.n_marks for story in heard),
+        "NumberOfWordsWithoutTime": sum(story.transcript.n_untimed for story in heard),
+        "NumberOfWordsOutsideSeries": sum(int(((own < times[0]) | (own > times[-1])).sum()) for own in onsets),
+    }
 
 
 def listened(request: Request, run: RunFiles) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -55,12 +75,11 @@ def listened(request: Request, run: RunFiles) -> tuple[pd.DataFrame, pd.DataFram
     InputError
         When a table or transcript is damaged, words and volumes lie apart, or series, confounds and times do not fit each other.
     """
-    events = None if run.events is None else load_events(run.events)
-    heard = load_heard(request.bids_dir, request.config.window, run, events)
+    words, heard = heard_of(request, run)
     times = timing(run.sidecar, run.bold[0]).frames(n_volumes_of(request, run), run.bold[0])
     kept = regressed_out(request, run, times).frame_times
     _refuse_outside(heard, kept, run.place)
-    return _words(run, heard, events), volume_table(stem(run), run.session, kept)
+    return words, volume_table(stem(run), run.session, kept)
 
 
 def files_of(request: Request, run: RunFiles) -> list[Path]:

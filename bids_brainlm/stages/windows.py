@@ -146,7 +146,8 @@ def window_examples(trials: Trials, config: Config) -> Examples:
     InputError
         When no window can be decoded, or there is no such column to group by.
     """
-    found, left_out = _found(trials, config.window)
+    found, by_run = _found(trials, config.window)
+    left_out = sum(by_run.values(), LeftOut())
     LOGGER.debug("%s: %s", trials.path.name, left_out)
     if not found:
         remedy = "check --words, window.lag, window.context and the times of the transcript"
@@ -168,17 +169,22 @@ def window_examples(trials: Trials, config: Config) -> Examples:
 
 def left_out_of(trials: Trials, settings: Window) -> LeftOut:
     """Windows that are examples, and those that are not, by reason."""
+    return sum(left_out_by_run(trials, settings).values(), LeftOut())
+
+
+def left_out_by_run(trials: Trials, settings: Window) -> dict[str, LeftOut]:
+    """As `left_out_of`, for each run with words."""
     return _found(trials, settings)[1]
 
 
-def _found(trials: Trials, settings: Window) -> tuple[list[tuple[str, int, Sample]], LeftOut]:
-    """(name of the part of the run, first row of the run, sample) of all runs, and what is left out."""
+def _found(trials: Trials, settings: Window) -> tuple[list[tuple[str, int, Sample]], dict[str, LeftOut]]:
+    """(name of the part of the run, first row of the run, sample) of all runs, and what is left out of each."""
     found: list[tuple[str, int, Sample]] = []
-    left_out = LeftOut()
+    left_out: dict[str, LeftOut] = {}
     for run, own, times, stories in stories_of(trials):
         for part, (start, transcript) in enumerate(stories):
             samples, counts = samples_of(start, transcript, times, settings)
-            left_out += counts
+            left_out[run] = left_out.get(run, LeftOut()) + counts
             name = run + (f"_part-{part + 1}" if part else "")
             found += [(name, int(own[0]), sample) for sample in samples]
     return found, left_out

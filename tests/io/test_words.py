@@ -58,6 +58,7 @@ def test_marks_are_dropped_and_counted(tmp_path: Path, kind: str, caplog: pytest
     with caplog.at_level(logging.INFO):
         transcript = read(write(tmp_path, kind, rows), kind)
     assert transcript.words == ("yes", "(yes)", "sip")
+    assert (transcript.n_marks, transcript.n_untimed) == (7, 0)
     assert "3 words of hare; dropped: 0 without a time, 7 marks" in caplog.text
 
 
@@ -65,7 +66,9 @@ def test_words_without_a_time_are_dropped_and_counted(tmp_path: Path, caplog: py
     path = tmp_path / "align.csv"
     path.write_text("I,i,1.0,1.2\nbegan,,,\nmy,my,2.0,2.5\nO'Grady,<unk>,3.0,3.5\n\n")
     with caplog.at_level(logging.INFO):
-        assert read(path, "align").words == ("I", "my", "O'Grady")
+        transcript = read(path, "align")
+    assert transcript.words == ("I", "my", "O'Grady")
+    assert (transcript.n_marks, transcript.n_untimed) == (0, 1)
     assert "dropped: 1 without a time, 0 marks" in caplog.text
     path = tmp_path / "hare.tsv"
     path.write_text("onset\tduration\tword\n1\tn/a\tI\nn/a\t1\tbegan\n2\t1\tmy\n3\t1\tn/a\n")

@@ -15,12 +15,13 @@ import pytest
 from nilearn.signal import clean as nilearn_clean
 
 from bids_brainlm.core.design import nuisance
+from bids_brainlm.core.windows import Heard, Transcript
 from bids_brainlm.errors import InputError
 from bids_brainlm.io.cleaned import read_cleaned, read_words
 from bids_brainlm.io.runfiles import RunFiles
 from bids_brainlm.io.texts import NoTextError
 from bids_brainlm.stages.clean import clean_run, standardise
-from bids_brainlm.stages.heard import heard_of, listened
+from bids_brainlm.stages.heard import dropped, heard_of, listened
 from bids_brainlm.stages.plan import before_responses, divided, texted_runs
 from bids_brainlm.stages.responses import heard_in, load_trials
 from bids_brainlm.stages.windows import left_out_of, window_examples
@@ -145,9 +146,17 @@ def test_words_take_the_columns_of_the_last_event_that_had_begun(run: RunFiles, 
     assert run.events is not None
     rows = ["9\t110\thare.wav\ttrain", "9\t110\tn/a\tnow", "34.2\t1\tn/a\tlater"]
     run.events.write_text("\n".join(["onset\tduration\tstim_file\tpart", *rows]) + "\n", encoding="utf-8")
-    words = heard_of(listening(), run)
+    words, _ = heard_of(listening(), run)
     # The word at 25.2 s of the story begins with the event.
     assert words["part"].tolist() == ["now" if onset < 25 else "later" for onset in words["onset"]]
+
+
+def test_what_is_dropped_or_out_of_reach_is_counted() -> None:
+    onsets = np.array([0.0, 1.0, 2.0, 9.0, 10.0])
+    transcript = Transcript("hare", ("the",) * 5, onsets, onsets + 0.5, n_marks=3, n_untimed=2)
+    # Volumes from 12 to 20 s; told at 11 s, two words come too early or too late, at 18 s all after the third do.
+    found = dropped([Heard(transcript, 11.0), Heard(transcript, 18.0)], np.arange(12.0, 21.0))
+    assert found == {"NumberOfMarksDropped": 6, "NumberOfWordsWithoutTime": 4, "NumberOfWordsOutsideSeries": 2 + 2}
 
 
 def test_a_story_far_from_the_series_is_one_clear_line(run: RunFiles, listening: Any) -> None:

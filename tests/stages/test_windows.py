@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from bids_brainlm.errors import InputError
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.stages.examples import examples_of, splits_of
 from bids_brainlm.stages.responses import Trials
-from bids_brainlm.stages.windows import LeftOut
+from bids_brainlm.stages.windows import LeftOut, left_out_by_run
 
 TR = 1.5
 
@@ -92,6 +93,9 @@ def test_what_is_left_out_is_counted(make_request: Any, story_trials: Trials, ca
     assert sum(numbers) == n_windows
     assert numbers[1] >= 3  # the silence
     assert numbers[2] >= 3  # the owl goes on after the run
+    by_run = left_out_by_run(story_trials, _request(make_request, "window.context", "3").config.window)
+    heard = story_trials.heard.groupby(["run", "story", "start"])["onset"].max() // 2 + 1
+    assert {run: sum(astuple(counts)) for run, counts in by_run.items()} == heard.groupby("run").sum().to_dict()
     assert str(LeftOut(1, 2, 3, 4) + LeftOut(1, 0, 0, 0)).startswith("2 windows with text")
 
 
