@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +10,23 @@ import numpy as np
 import pandas as pd
 
 from bids_brainlm import __version__
-from bids_brainlm.config import Config, Outcome, Request, to_toml
+from bids_brainlm.config import Outcome, Request, to_toml
 from bids_brainlm.core.leakage import LEAKY
 from bids_brainlm.errors import BrainLMError, MissingInputError
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, Predictions, phenotype, primary_of
-from bids_brainlm.io.betas import read_betas
-from bids_brainlm.io.cleaned import read_cleaned
-from bids_brainlm.io.files import atomic_write, read_header, read_json, read_tsv, write_json, write_text, write_tsv
+from bids_brainlm.io.files import atomic_write, read_json, read_tsv, write_json, write_text, write_tsv
 from bids_brainlm.io.maps import read_maps
-from bids_brainlm.io.matrices import find_betas
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.reports import panels
-from bids_brainlm.reports.estimation import Estimation, estimation_panels, read_estimation, words
-from bids_brainlm.reports.heard import read_windows
-from bids_brainlm.reports.methods import MethodFacts, PhaseFacts, bibliography, method_text
+from bids_brainlm.reports.estimation import estimation_panels, words
+from bids_brainlm.reports.facts import estimates_of, estimation_of, facts_of, geometry_of, n_permutations, trials_of
+from bids_brainlm.reports.methods import MethodFacts, bibliography, method_text
 from bids_brainlm.reports.page import GroupContent, PageContent, group_page, participant_page
 from bids_brainlm.reports.panels import Panel
-from bids_brainlm.stages import cache
 from bids_brainlm.stages.examples import kept
 from bids_brainlm.stages.outputs import find_beh, find_models, find_reliability
 from bids_brainlm.stages.responses import atlas_of
-from bids_brainlm.stages.runs import over_time
 
-SOFTWARE = ("nilearn", "nibabel", "nipype", "torch", "transformers", "peft", "bitsandbytes")
 TABLES = ("decoded", "metrics", "training")
 
 
@@ -51,9 +44,9 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
     tables = {desc: _table(find_beh(request, participant, desc)) for desc in TABLES}
     summary = tables["metrics"]
     sidecars = [read_json(path) for path in find_models(request, participant)]
-    facts = _facts(request, participant, tables, sidecars)
-    estimates, trials = _estimates(request, participant), _trials(request, participant)
-    estimation = _estimation(request, participant, estimates)
+    facts = facts_of(request, participant, tables, sidecars)
+    estimates, trials = estimates_of(request, participant), trials_of(request, participant)
+    estimation = estimation_of(request, participant, estimates)
     groups = _panels(request, participant, tables)
     groups["estimation"] = () if estimation is None else estimation_panels(estimation, *_place(estimation.geometry))
     for panel in (panel for part in groups.values() for panel in part):
@@ -69,7 +62,7 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
         metrics=groups["metrics"],
         methods=method_text(facts),
         settings=to_toml(request.config),
-        test=None if summary is None else primary_of(_numbers(summary), _n_permutations(request, participant)),
+        test=None if summary is None else primary_of(_numbers(summary), n_permutations(request, participant)),
         predictions=None if tables["decoded"] is None else Predictions(tables["decoded"]),
         decoded_file="" if decoded is None else str(decoded.relative_to(request.out_dir)),
         summary=None if summary is None else _numbers(summary),
@@ -87,7 +80,7 @@ def write_boilerplate(request: Request, participant: str) -> Path:
     """Write the method text of a participant and its references, from the settings and whatever outputs are there."""
     tables = {desc: _table(find_beh(request, participant, desc)) for desc in TABLES}
     sidecars = [read_json(path) for path in find_models(request, participant)]
-    return _write_method_text(request, participant, _facts(request, participant, tables, sidecars))
+    return _write_method_text(request, participant, facts_of(request, participant, tables, sidecars))
 
 
 def _write_method_text(request: Request, participant: str, facts: MethodFacts) -> Path:
@@ -119,7 +112,7 @@ def write_group(request: Request, labels: Sequence[str]) -> dict[str, str]:
     missing = [f"sub-{who}" for who, table in found.items() if table is None]
     if not summaries:
         raise MissingInputError("no participant has metrics", request.out_dir, remedy="run the participant level first")
-    tests = {who: primary_of(table, _n_permutations(request, who[4:])) for who, table in summaries.items()}
+    tests = {who: primary_of(table, n_permutations(request, who[4:])) for who, table in summaries.items()}
     table = phenotype(summaries)
     path = request.out_dir / "phenotype" / "decodingmetrics.tsv"
     write_tsv(path, table)
@@ -155,12 +148,6 @@ def _leaky(request: Request, summaries: Mapping[str, pd.DataFrame]) -> list[str]
     return [f"{', '.join(found)}: {LEAKY}"] if found else []
 
 
-def _n_permutations(request: Request, participant: str) -> int:
-    """Those that were made, whatever the settings of this call say."""
-    path = find_beh(request, participant, "permuted")
-    return 0 if path is None else sum(name.startswith("permutation_") for name in read_header(path))
-
-
 def _table(path: Path | None) -> pd.DataFrame | None:
     return None if path is None else read_tsv(path)
 
@@ -178,7 +165,7 @@ def _panels(request: Request, participant: str, tables: dict[str, Any]) -> dict[
         out["training"] = (panels.training(history.assign(**numeric)),)
     if tables["metrics"] is not None:
         out["metrics"] = (panels.metrics(_numbers(tables["metrics"])), *_surprise(request, participant, tables["metrics"]))
-    geometry = _geometry(request, participant)
+    geometry = geometry_of(request, participant)
     maps = find_reliability(request, participant)
     if maps is not None:
         out["quality"] = _quality(maps)
@@ -219,21 +206,6 @@ def _quality(path: Path) -> tuple[Panel, ...]:
     return tuple(panel for name, make in known.items() for panel in make(maps[name], *place))
 
 
-def _geometry(request: Request, participant: str) -> Geometry | None:
-    folder = request.out_dir / f"sub-{participant}"
-    if over_time(request):
-        series = [p for p in folder.glob("**/func/*_desc-cleaned_bold.*") if "hemi-L" in p.name or p.name.endswith(".nii.gz")]
-        return read_cleaned(sorted(series)[0]).geometry if series else None
-    images = [p for p in folder.glob("**/func/*_stat-effect_*_statmap.*") if "hemi-L" in p.name or p.name.endswith(".nii.gz")]
-    if "betas" in request.derivatives:
-        try:
-            images = [item.path for item in find_betas(request.derivatives["betas"], participant) if item.kind != "matrix"]
-        except BrainLMError:
-            # Here too, the outcome says what is wrong with them.
-            images = []
-    return read_betas(sorted(images)[0]).geometry if images else None
-
-
 def _place(geometry: Geometry | None) -> tuple[int | None, Any]:
     if geometry is None:
         return None, None
@@ -253,25 +225,6 @@ def _write_panel(out_dir: Path, who: str, panel: Panel) -> None:
 def _name(bids_dir: Path) -> str:
     path = bids_dir / "dataset_description.json"
     return str(read_json(path).get("Name", bids_dir.name)) if path.is_file() else bids_dir.name
-
-
-def _estimates(request: Request, participant: str) -> list[dict[str, Any]]:
-    """Sidecars of the responses, or of the cleaned series, of each run."""
-    folder = request.out_dir / f"sub-{participant}"
-    name = "*_desc-cleaned_bold.json" if over_time(request) else "*_stat-effect_*_statmap.json"
-    return [read_json(path) for path in sorted(folder.glob(f"**/func/{name}"))]
-
-
-def _trials(request: Request, participant: str) -> list[pd.DataFrame]:
-    folder = request.out_dir / f"sub-{participant}"
-    return [read_tsv(path) for path in sorted(folder.glob("**/beh/*_desc-trials_events.tsv"))]
-
-
-def _estimation(request: Request, participant: str, estimates: list[dict[str, Any]]) -> Estimation | None:
-    """What was chosen for these responses, if a tuned estimator made them."""
-    found = read_estimation(cache.outputs(request.out_dir, f"sub-{participant}_tune"))
-    methods = {item.get("EstimationMethod") for item in estimates}
-    return found if found is not None and found.sidecar["EstimationMethod"] in methods else None
 
 
 def _estimate_warnings(estimates: list[dict[str, Any]], trials: list[pd.DataFrame]) -> tuple[str, ...]:
@@ -318,94 +271,6 @@ def _overview(request: Request, facts: MethodFacts, sidecars: list[dict[str, Any
         ("Seed", str(request.config.run.random_seed)),
     ]
     return tuple((name, text) for name, text in rows if text.strip())
-
-
-def _facts(request: Request, participant: str, tables: dict[str, Any], sidecars: list[dict[str, Any]]) -> MethodFacts:
-    config = request.config
-    estimates, trials = _estimates(request, participant), _trials(request, participant)
-    estimation = _estimation(request, participant, estimates)
-    geometry = _geometry(request, participant)
-    counts = [item["NumberOfExamples"] for item in sidecars]
-    atlas = request.out_dir / f"sub-{participant}"
-    means = sorted(atlas.glob("**/func/*_stat-mean_*_statmap.tsv"))
-    fmriprep = next(
-        (p for name, p in request.derivatives.items() if name != "betas"), request.bids_dir / "derivatives" / "fmriprep"
-    )
-    return MethodFacts(
-        participant=f"sub-{participant}",
-        version=__version__,
-        fmriprep_version=_generator(fmriprep),
-        input_kind="betas" if "betas" in request.derivatives else "bold",
-        n_runs=len(trials) or len(estimates),
-        space="" if geometry is None else geometry.space,
-        density="" if geometry is None else geometry.density,
-        n_vertices=0 if geometry is None else geometry.n_vertices,
-        n_masked=max((int(item.get("NumberOfUnusableVertices", 0)) for item in estimates), default=0),
-        estimator="" if over_time(request) else config.estimate.estimator,
-        hrf=config.estimate.hrf,
-        noise_model=estimates[0].get("NoiseModel", "") if estimates else "",
-        projections=tuple(sorted({item["ProjectionMethod"] for item in estimates if "ProjectionMethod" in item})),
-        approximate=any(item.get("ProjectionApproximate") for item in estimates),
-        tuning={} if estimation is None else estimation.sidecar,
-        high_pass=config.estimate.high_pass,
-        confounds=tuple(estimates[0].get("Confounds", ())) if estimates else (),
-        center="" if over_time(request) else config.estimate.center,
-        windows=read_windows(request, participant),
-        n_trials=sum(map(len, trials)),
-        n_stimuli=len({key for table in trials for key in table["stimulus_id"]}),
-        atlas=sidecars[0]["Atlas"] if sidecars else config.parcels.atlas,
-        n_parcels=len(read_tsv(means[0]).columns) - 1 if means else 0,
-        recipe=_recipe(config),
-        llm=Path(config.model.llm).name if Path(config.model.llm).is_dir() else config.model.llm,
-        revision=sidecars[0]["LanguageModel"]["revision"] if sidecars else "",
-        tokenizer=config.model.tokenizer,
-        vertex_dropout=config.model.vertex_dropout,
-        basis_variance=config.model.basis_variance,
-        lora_rank=config.model.lora_rank if any("lora" in phase.train for phase in config.phases) else 0,
-        phases=_phases(request, tables["training"]),
-        scheme=config.split.scheme,
-        group=config.split.group,
-        folds=max(len(sidecars), 1),
-        n_train=counts[0]["train"] if counts else 0,
-        n_validation=counts[0]["validation"] if counts else 0,
-        n_texts_test=sum(item["test"] for item in counts),
-        average=config.split.average,
-        shared_texts=sum(item["TestExamplesSharingATextWithTraining"] for item in sidecars),
-        purged=sum(item.get("ExamplesPurged", 0) for item in sidecars),
-        n_permutations=_n_permutations(request, participant) or config.decode.permutations,
-        bootstrap=config.evaluate.bootstrap,
-        metrics=config.evaluate.metrics,
-        readouts=config.evaluate.readout if config.evaluate.facts else (),
-        seed=config.run.random_seed,
-        software=tuple((name, metadata.version(name)) for name in SOFTWARE),
-    )
-
-
-def _recipe(config: Config) -> str:
-    """The published system whose form the settings have."""
-    if config.model.tokenizer == "parcelwise":
-        return "cortext"
-    return "brainllm" if config.model.tokenizer == "mlp" and (config.window.words or config.window.chunks) else ""
-
-
-def _phases(request: Request, history: pd.DataFrame | None) -> tuple[PhaseFacts, ...]:
-    out = []
-    for phase in request.config.phases:
-        rows = None if history is None else history[(history["phase"] == phase.name) & (history["fold"].astype(str) == "0")]
-        done = phase.epochs if rows is None else len(rows)
-        out.append(
-            PhaseFacts(
-                phase.name, phase.train, done, phase.learning_rate, phase.batch_size, phase.precision, phase.l2, phase.schedule
-            )
-        )
-    return tuple(out)
-
-
-def _generator(folder: Path) -> str:
-    path = folder / "dataset_description.json"
-    made = read_json(path).get("GeneratedBy", []) if path.is_file() else []
-    entry = made[0] if made else {}
-    return str(entry.get("Version", "")) if entry.get("Name", "").lower() == "fmriprep" else ""
 
 
 def _phenotype_columns(columns: list[str]) -> dict[str, Any]:
