@@ -234,8 +234,12 @@ class Splits:
         "--split",
         choices=("single", "kfold", "column", "list", "blocks", "leaky-random"),
     )
-    folds: int = setting(5, "Number of folds for kfold; 0 leaves one group out at a time.", "--folds")
-    test: float = setting(0.2, "Share of groups in the test set of a single split.")
+    folds: int = setting(
+        -1,
+        "Number of folds for kfold and blocks; 0 leaves one group or block out at a time; -1: 5 for kfold, one split for blocks.",
+        "--folds",
+    )
+    test: float = setting(0.2, "Share of groups in the test set of a split that is not one of several folds.")
     validation: float = setting(0.1, "Share of the remaining groups kept apart to choose the epoch.")
     source: str = setting(
         "",

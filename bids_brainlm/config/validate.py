@@ -150,7 +150,7 @@ _LOWEST = {
     "estimate.max_components": 0,
     "estimate.max_fd": 0,
     "estimate.max_outliers": 0,
-    "split.folds": 0,
+    "split.folds": -1,
     "window.rows": 1,
     "window.lag": 0,
     "window.chunks": 0,

@@ -314,7 +314,8 @@ def _training(f: MethodFacts) -> list[str]:
         out += [LEAKY] * (f.scheme == "leaky-random")
         if f.scheme == "blocks":
             shared = "shared a volume with a held-out one, or had a held-out text in prompt or answer"
-            out.append(f"{_count(f.purged, 'example')} that {shared} were left out of training and validation.")
+            together = ", all folds together" if f.folds > 1 else ""
+            out.append(f"{_count(f.purged, 'example')} that {shared} were left out of training and validation{together}.")
         but = ", but for the choices of the estimator" if f.tuning and not f.tuning["OtherRuns"] else ""
         out.append(f"Whatever was fitted with labels or across trials was fitted on training examples alone{but}.")
     if f.average:

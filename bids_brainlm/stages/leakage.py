@@ -43,7 +43,7 @@ def schemes(request: Request) -> dict[str, Request]:
     own = request.config.split
     story = "story" if over_time(request) else own.group
     kinds: list[dict[str, Any]] = [{"scheme": own.scheme, "group": own.group}, {"scheme": "single", "group": story}]
-    kinds += [{"scheme": "blocks"}] * over_time(request)
+    kinds += [{"scheme": "blocks", "folds": own.folds if own.scheme == "blocks" else -1}] * over_time(request)
     kinds += [{"scheme": "leaky-random"}]
     found: dict[str, Request] = {}
     for kind in kinds:

@@ -141,6 +141,21 @@ def test_blocks_are_purged_of_all_that_tells_and_of_nothing_else(seed):
         assert all(any(tells(examples, i, j) for j in held_out) for i in left_out)
 
 
+@pytest.mark.parametrize("folds", [2, 5, 0])
+def test_every_block_is_tested_in_one_fold_that_shares_nothing_with_its_training(folds):
+    examples = in_blocks(story_windows(n_windows=120), 2.0, 60.0)
+    splits = make_splits(examples, "blocks", folds=folds, validation=0.2, seed=3)
+    assert [split.fold for split in splits] == list(range(folds or 8))
+    np.testing.assert_array_equal(np.sort(np.concatenate([split.test for split in splits])), np.arange(len(examples)))
+    for split in splits:
+        assert count(split) == counted(split) == Leakage(split.test.size, 0, 0, 0)
+        assert split.validation.size
+        assert split.purged == len(examples) - sum(map(len, (split.train, split.validation, split.test))) > 0
+        left_out = np.setdiff1d(np.arange(len(examples)), np.concatenate([split.train, split.validation, split.test]))
+        held_out = np.concatenate([split.validation, split.test])
+        assert all(any(tells(examples, i, j) for j in held_out) for i in left_out)
+
+
 def tells(examples, i, j):
     rows = set(examples.rows[i].ravel()) & set(examples.rows[j].ravel())
     return bool(rows) or str(examples.stimulus[j]) in (str(examples.stimulus[i]), *examples.heard[i])

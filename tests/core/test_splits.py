@@ -98,6 +98,17 @@ def test_every_group_is_as_likely_as_the_others_to_be_tested():
     assert (np.abs(counts - 120) < 45).all()
 
 
+def test_which_group_validates_does_not_depend_on_which_is_tested():
+    examples = make_examples([f"s{i}" for i in range(5)])
+    pairs = np.zeros((5, 5))
+    for seed in range(800):
+        (split,) = make_splits(examples, test=0.2, validation=0.25, seed=seed)
+        pairs[split.test[0], split.validation[0]] += 1
+    assert not pairs.diagonal().any()
+    # 20 pairs, 40 times each: chi squared with 19 degrees of freedom is above 50 once in 7000 times.
+    assert (np.square(pairs - 40)[~np.eye(5, dtype=bool)] / 40).sum() < 50
+
+
 @pytest.mark.parametrize("scheme", ["column", "list"])
 def test_given_parts_are_taken_as_they_are(scheme):
     labels = ["train", "test", "validation", "train"]

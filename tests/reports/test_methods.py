@@ -180,6 +180,10 @@ def test_a_split_in_time_tells_its_purge_and_its_shifts() -> None:
     text = method_text(dataclasses.replace(FULL, scheme="blocks", purged=41, windows=windows, folds=1))
     assert "Windows of words were split by blocks of time once (576 training" in text
     assert "41 examples that shared a volume with a held-out one" in text
+    assert "left out of training and validation." in text
+    folded = method_text(dataclasses.replace(FULL, scheme="blocks", purged=41, windows=windows, folds=5))
+    assert "by blocks of time in 5 folds" in folded
+    assert "left out of training and validation, all folds together." in folded
     assert "under 100 circular shifts of the test windows within runs" in text
     assert "left out of training and validation" not in method_text(FULL)
     assert "under 100 permuted pairings" in method_text(FULL)
