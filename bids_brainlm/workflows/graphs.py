@@ -75,7 +75,7 @@ def init_bids_brainlm_wf(request: Request, plans: Mapping[str, Sequence[Stage]],
         "crashfile_format": "txt",
         "stop_on_first_crash": str(request.config.run.stop_on_first_crash).lower(),
         "remove_unnecessary_outputs": "false",
-        "poll_sleep_duration": "0.2",
+        "poll_sleep_duration": "0.05",
         "check_version": "false",
     }
     return workflow
