@@ -20,9 +20,11 @@ from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.reports import panels
 from bids_brainlm.reports.estimation import estimation_panels, words
 from bids_brainlm.reports.facts import estimates_of, estimation_of, facts_of, geometry_of, n_permutations, trials_of
+from bids_brainlm.reports.heard import read_runs
 from bids_brainlm.reports.methods import MethodFacts, bibliography, method_text
 from bids_brainlm.reports.page import GroupContent, PageContent, group_page, participant_page
 from bids_brainlm.reports.panels import Panel
+from bids_brainlm.reports.stories import read_group, read_stories
 from bids_brainlm.stages.examples import kept
 from bids_brainlm.stages.outputs import find_beh, find_models, find_reliability
 from bids_brainlm.stages.responses import atlas_of
@@ -48,6 +50,8 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
     estimates, trials = estimates_of(request, participant), trials_of(request, participant)
     estimation = estimation_of(request, participant, estimates)
     groups = _panels(request, participant, tables)
+    stories = read_stories(request, participant)
+    groups["stories"] = () if stories is None or stories.figure is None else (stories.figure,)
     groups["estimation"] = () if estimation is None else estimation_panels(estimation, *_place(estimation.geometry))
     for panel in (panel for part in groups.values() for panel in part):
         _write_panel(request.out_dir, f"sub-{participant}", panel)
@@ -60,10 +64,12 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
         warnings=(*_estimate_warnings(estimates, trials), *_warnings(sidecars), *_not_run(request, participant)),
         overview=_overview(request, facts, sidecars),
         metrics=groups["metrics"],
+        stories=stories,
         methods=method_text(facts),
         settings=to_toml(request.config),
         test=None if summary is None else primary_of(_numbers(summary), n_permutations(request, participant)),
         predictions=None if tables["decoded"] is None else Predictions(tables["decoded"]),
+        runs=read_runs(request, participant),
         decoded_file="" if decoded is None else str(decoded.relative_to(request.out_dir)),
         summary=None if summary is None else _numbers(summary),
         estimation_text=() if estimation is None else words(estimation),
@@ -127,6 +133,7 @@ def write_group(request: Request, labels: Sequence[str]) -> dict[str, str]:
         warnings=(*leaky, *([f"without results: {', '.join(missing)}"] if missing else [])),
         overview=(("Participants", str(len(summaries))), ("Output", request.out_dir.name)),
         metrics=(panel,),
+        stories=read_group(request, [who.removeprefix("sub-") for who in summaries]),
         methods=method_text(
             MethodFacts(
                 version=__version__, metrics=request.config.evaluate.metrics, n_permutations=request.config.decode.permutations

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -20,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -305,6 +306,50 @@ def surprise_figure(table: pd.DataFrame) -> Figure:
                 axis.plot(row.surprise, row.value, "o", color=BLUE, ms=5.5)
             axis.set_xlabel("Surprise (nats a token)")
             axis.set_ylabel(label)
+    return figure
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """Scores of a decoder over the long windows of a story.
+
+    Parameters
+    ----------
+    scores : (n,) float64
+    low, high : (n,) float64
+        Range of the shifts; nan where there is none.
+    alone : (n,) float64
+        Mean of texts by the language model alone.
+    """
+
+    scores: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    alone: NDArray[np.float64]
+
+
+def story_figure(seconds: NDArray[np.float64], courses: Mapping[str, Course], label: str) -> Figure:
+    """A metric over the time of a story, one panel a decoder.
+
+    Parameters
+    ----------
+    seconds : (n,) float64
+        Middle of each window, from the start of the story.
+    courses : mapping of decoder to Course
+    label : str
+        Of the metric.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(8.2, 2.9)
+        axes = figure.subplots(1, max(1, len(courses)), squeeze=False, sharey=True)[0]
+        for axis, (name, course) in zip(axes, courses.items(), strict=False):
+            axis.fill_between(seconds, course.low, course.high, color=GREY, alpha=0.3, lw=0, label="shifts")
+            axis.plot(seconds, course.alone, ":", color=BLACK, lw=1.2, label="null texts")
+            axis.plot(seconds, course.scores, "-o", color=BLUE, lw=1.4, ms=4, label="decoder")
+            axis.set_title(name)
+            axis.set_xlabel("Time in the story (s)")
+        axes[0].set_ylabel(label)
+        _legend(figure, axes, "outside lower left")
     return figure
 
 

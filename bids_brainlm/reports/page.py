@@ -25,7 +25,9 @@ from bids_brainlm.evaluation.statistics import PrimaryTest, format_p, group_verd
 from bids_brainlm.evaluation.table import PRIMARY, Predictions
 from bids_brainlm.language.stimuli import words
 from bids_brainlm.reports.figures import SERIES, title
+from bids_brainlm.reports.heard import RUN_HEADINGS
 from bids_brainlm.reports.panels import Panel
+from bids_brainlm.reports.stories import StoryContent
 
 MAX_ROWS = 60
 """Decoded texts shown on a page; the file has all."""
@@ -57,6 +59,8 @@ class _Common:
         Markdown of `bids_brainlm.reports.methods.method_text`.
     settings : str
         TOML.
+    stories : StoryContent or None
+        Whole stories that were reconstructed.
     """
 
     title: str
@@ -69,6 +73,7 @@ class _Common:
     methods: str = ""
     settings: str = ""
     provenance: tuple[tuple[str, str], ...] = ()
+    stories: StoryContent | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +84,8 @@ class PageContent(_Common):
     ----------
     test : PrimaryTest or None
     predictions : Predictions or None
+    runs : tuple of tuple of str
+        Words and windows of each run: rows of `bids_brainlm.reports.heard.RUN_HEADINGS`.
     decoded_file : str
         Path of the decoded-text table relative to the page.
     summary : DataFrame or None
@@ -90,6 +97,7 @@ class PageContent(_Common):
 
     test: PrimaryTest | None = None
     predictions: Predictions | None = None
+    runs: tuple[tuple[str, ...], ...] = ()
     decoded_file: str = ""
     summary: pd.DataFrame | None = None
     estimation_text: tuple[str, ...] = ()
@@ -126,10 +134,12 @@ def participant_page(page: PageContent) -> str:
     sections = [("summary", "Summary")] * bool(cards or page.overview or page.warnings or (page.errors and page.test))
     sections += [("texts", "Decoded text")] * (page.predictions is not None)
     sections += [("metrics", "Metrics")] * bool(page.metrics or table["rows"])
+    sections += [("stories", "Stories")] * (page.stories is not None)
     sections += [(anchor, name.partition(" ")[0]) for anchor, name, intro, items in groups if items or intro]
     decoded = {} if page.predictions is None else _decoded(page.predictions)
     first = _first_line(page.errors, page.test.verdict if page.test else "", bool(page.test and page.test.significant))
-    return _render("participant", page, first, sections, groups=groups, table=table, decoded=decoded, cards=cards)
+    context = {"groups": groups, "table": table, "decoded": decoded, "cards": cards, "run_headings": RUN_HEADINGS}
+    return _render("participant", page, first, sections, **context)
 
 
 def group_page(page: GroupContent) -> str:
@@ -150,6 +160,7 @@ def group_page(page: GroupContent) -> str:
     first = _first_line(page.errors, verdict, any(test.significant for test in page.tests.values()))
     sections = [("summary", "Summary")] * bool(page.overview or page.warnings or (page.errors and rows))
     sections += [("participants", "Participants")] * bool(rows) + [("metrics", "Metrics")] * bool(page.metrics)
+    sections += [("stories", "Stories")] * (page.stories is not None)
     return _render("group", page, first, sections, verdict=verdict, participants=rows)
 
 
@@ -167,7 +178,7 @@ def _render(template: str, page: _Common, first: dict[str, str], sections: list[
 def _environment() -> jinja2.Environment:
     loader = jinja2.PackageLoader("bids_brainlm", "data/templates/reports")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters |= {"markdown": markdown, "first_line": _line}
+    environment.filters |= {"markdown": markdown, "first_line": _line, "marked": marked}
     return environment
 
 

@@ -28,7 +28,7 @@ from bids_brainlm.stages.evaluate import not_run
 from bids_brainlm.stages.examples import examples_of, splits_of
 from bids_brainlm.stages.outputs import beh_path, describe, leaky_marks, model_path
 from bids_brainlm.stages.responses import Trials, load_trials
-from bids_brainlm.stages.windows import stimulus_of, stories_of
+from bids_brainlm.stages.windows import overlap, stimulus_of, stories_of
 
 METRICS = ("wer", "bleu1", "meteor", "bertscore")
 """Metrics of long windows; the last two where their resources are (`bids_brainlm.evaluation.resources`)."""
@@ -74,7 +74,7 @@ def reconstruct(request: Request, *, participant: str) -> list[Path]:
         resources=resources,
         seconds=window.seconds,
         longer=settings.seconds,
-        overlap=_overlap(window),
+        overlap=overlap(window),
         permutations=settings.permutations,
         seed=config.run.random_seed,
     )
@@ -165,8 +165,3 @@ def _frame(stretch: Stretch, name: str, draw: int, rates: Any, texts: Sequence[s
         "text_pred": list(texts),
     }
     return pd.DataFrame(columns)
-
-
-def _overlap(window: Window) -> float:
-    """Seconds within which the responses or the contexts of two windows may overlap."""
-    return window.lag + window.seconds * (window.rows + max(window.context, default=0))

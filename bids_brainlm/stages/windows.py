@@ -239,6 +239,11 @@ def column_of(trials: Trials, stimuli: Any, rows: Any, column: str, seconds: flo
     return np.array([held[name] for name in np.asarray(stimuli).tolist()], dtype=np.str_)
 
 
+def overlap(window: Window) -> float:
+    """Seconds within which the responses or the contexts of two windows may overlap."""
+    return window.lag + window.seconds * (window.rows + max(window.context, default=0))
+
+
 @dataclass(frozen=True)
 class Chunk:
     """A chunk of a text that is decoded: its number, the prompt, and the chunks that stand in it."""

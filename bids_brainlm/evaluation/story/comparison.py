@@ -213,7 +213,7 @@ def figures(
     DataFrame
         Columns `STORY_COLUMNS`.
     """
-    lag = max(1, int(np.ceil(overlap / longer)))
+    lag = smallest_shift(overlap, longer)
     draws = list(told[told["draw"] > 0].groupby("draw"))
     # They are the same whatever decoder they stand beside.
     nulls = {
@@ -227,9 +227,14 @@ def figures(
             names = {"decoder": decoder, "metric": metric.name}
             rows += _rows(names, pairings, nulls[metric.name], metric.direction, permutations, seed)
     first = told[told["decoder"] == told.loc[told["draw"] == 0, "decoder"].iloc[0]]
-    rates = list(_rate_pairings(first, max(1, int(np.ceil(overlap / seconds)))))
+    rates = list(_rate_pairings(first, smallest_shift(overlap, seconds)))
     rows += _rows({"decoder": RATE, "metric": "correlation"}, rates, [], "higher", permutations, seed)
     return pd.DataFrame(rows)[list(STORY_COLUMNS)]
+
+
+def smallest_shift(overlap: float, seconds: float) -> int:
+    """Windows of some length that lie so far apart that they share nothing; at least 1."""
+    return max(1, int(np.ceil(overlap / seconds)))
 
 
 def _rate_pairings(told: pd.DataFrame, lag: int) -> Iterator[Pairing]:
@@ -261,9 +266,9 @@ def _pairings(
 def _rows(
     names: Mapping[str, Any], pairings: list[Pairing], nulls: list[list[Pairing]], direction: str, permutations: int, seed: int
 ) -> Iterator[dict[str, Any]]:
-    """One row a story, then one for all."""
+    """One row a story, then one for all; none where no long window is complete."""
     stories = list(dict.fromkeys(p.story for p in pairings))
-    for story in [*stories, ALL]:
+    for story in [*stories, ALL] if stories else []:
         own = [p for p in pairings if story in (p.story, ALL)]
         test = shift_test(own, direction, permutations, seed)
         draws = np.array([_mean([p for p in null if story in (p.story, ALL)]) for null in nulls])

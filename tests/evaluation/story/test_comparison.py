@@ -168,3 +168,10 @@ def test_null_texts_are_scored_like_those_of_a_decoder() -> None:
         assert row["null"] == pytest.approx(draws.mean())
         assert row["z"] == pytest.approx((row["value"] - draws.mean()) / draws.std(ddof=1))
     assert other["null"].isna().all()
+
+
+def test_stories_shorter_than_a_long_window_have_a_word_rate_alone() -> None:
+    columns = ["story", "run", "decoder", "draw", "window", "text_true", "text_pred", "words_pred"]
+    rows = [("a", "r", d, n, k, "the hare", "a", k) for d, n in (("generate", 0), ("", 1), ("", 2)) for k in range(5)]
+    table = figures(pd.DataFrame(rows, columns=columns), [get("wer")], **OPTIONS)
+    assert table[["story", "decoder"]].to_numpy().tolist() == [["a", RATE], [ALL, RATE]]
