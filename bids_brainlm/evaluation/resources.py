@@ -3,9 +3,9 @@
 What is not there is no error: the metric is not run, and the outputs say so with what would enable it (`ENABLED_BY`). Nothing is
 ever fetched.
 
-- METEOR (Banerjee & Lavie 2005; NLTK, alpha .9, beta 3, gamma .5): words matched as they are, by their stems, as synonyms (which
-  NLTK looks up by the stem); the harmonic mean of precision and recall, recall counting nine times as much, less up to half for
-  words in another order.
+- METEOR (Banerjee & Lavie 2005; NLTK, alpha .9, beta 3, gamma .5): words matched as they are, by their stems, as synonyms; the
+  harmonic mean of precision and recall, recall counting nine times as much, less up to half for words in another order. NLTK
+  looks for synonyms by the stem: *sofa* is found for *couch*, but *movie*, of the stem *movi*, not for *film*.
 - BERTScore (Zhang et al. 2020): every token of one text matched to the token of the other with the most similar hidden state;
   F1 of precision and recall, the tokens that begin and end a text counting nothing. Neither idf weights nor rescaling, so that a
   text's score depends on no other text. The layer is the one that Zhang et al. recommend for a model of that kind and depth.
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_brainlm.errors import MissingResourceError
 from bids_brainlm.language.stimuli import words
 
 Array = NDArray[np.float64]
@@ -94,7 +95,7 @@ def available(wanted: Iterable[str] = tuple(ENABLED_BY), bertscore: str = "") ->
     Raises
     ------
     MissingResourceError
-        When a folder is named and holds no model.
+        When a folder is named and holds no model, or WordNet is there but not whole.
     """
     load: dict[str, Callable[[], Any]] = {
         "wordnet": load_wordnet,
@@ -105,17 +106,28 @@ def available(wanted: Iterable[str] = tuple(ENABLED_BY), bertscore: str = "") ->
 
 
 def load_wordnet() -> Any:
-    """WordNet as NLTK reads it; None where NLTK does not find it."""
+    """WordNet as NLTK reads it; None where NLTK does not find it.
+
+    Raises
+    ------
+    MissingResourceError
+        When files of it are missing.
+    """
     # Here, because NLTK takes more than a second.
     import nltk
     from nltk.corpus import wordnet
 
     for name in ("corpora/wordnet", "corpora/wordnet.zip"):
         try:
-            nltk.data.find(name)
+            place = nltk.data.find(name)
         except LookupError:
             continue
-        wordnet.ensure_loaded()
+        try:
+            wordnet.ensure_loaded()
+        except OSError as error:
+            expected = "all files of WordNet that NLTK reads, lexnames and index.sense too"
+            remedy = "see docs/how-to/metrics.md, or take WordNet away: its metrics are then not run"
+            raise MissingResourceError(f"WordNet is not whole ({error})", str(place), expected=expected, remedy=remedy) from error
         return wordnet
     return None
 

