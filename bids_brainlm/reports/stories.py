@@ -38,7 +38,7 @@ PLACE = ["story", "run", "number"]
 """Columns that a long window is known by."""
 
 TOO_SHORT = (
-    "No decoder could be tested: the test stories are too short for a shift that is far enough. Whether the words came from the "
+    "No decoder could be tested: the test stories are too few or too short for enough shifts. Whether the words came from the "
     "brain is not known."
 )
 
@@ -137,12 +137,10 @@ def read_group(request: Request, participants: Sequence[str]) -> StoryContent | 
     found = {who: scores for who in participants if (scores := _scores(request, who)) is not None}
     if not found:
         return None
-    tested = [scores for scores in found.values() if not _tests(scores).empty]
+    tested = [scores for scores in found.values() if _testable(_tests(scores))]
     better = sum(bool(_better(scores)) for scores in tested)
-    several = f"{len(tested)} participant{'s' * (len(tested) > 1)}"
-    said = (
-        f"In {better} of {several} a decoder does better than the shifts (p at most {ALPHA:g}, the number of tests allowed for)."
-    )
+    several = f"{len(tested)} participant{'s' * (len(tested) > 1)} with enough shifts"
+    said = f"In {better} of {several} a decoder does better than these (p at most {ALPHA:g}, the number of tests allowed for)."
     metrics, rows = _table({f"sub-{who}": scores[scores["story"] == ALL] for who, scores in found.items()})
     return StoryContent(said if tested else TOO_SHORT, "", metrics, rows, seconds=request.config.story.seconds)
 
@@ -163,6 +161,10 @@ def verdict(scores: pd.DataFrame) -> str:
     if better:
         names = " and ".join(better) + (" does" if len(better) == 1 else " do")
         return f"{names} better than the shifts, the number of tests allowed for ({smallest})."
+    if not _testable(tests):
+        n_shifts = int(tests["n_shifts"].max())
+        why = f"with {n_shifts} shifts p cannot be below {format_p(_finest(tests))}: more or longer test stories are needed"
+        return f"No decoder could be shown to do better than the shifts ({smallest}); {why}."
     but = ", the number of tests allowed for" if tests["p"].min() <= ALPHA else ""
     return f"No decoder does better than the shifts{but} ({smallest}): nothing here says that the words came from the brain."
 
@@ -170,6 +172,16 @@ def verdict(scores: pd.DataFrame) -> str:
 def _tests(scores: pd.DataFrame) -> pd.DataFrame:
     """Rows of decoders over all stories that have a p."""
     return scores[(scores["story"] == ALL) & (scores["decoder"] != RATE) & scores["p"].notna()]
+
+
+def _finest(tests: pd.DataFrame) -> float:
+    """Smallest p that there could be."""
+    return float(1 / (tests["n_shifts"].max() + 1))
+
+
+def _testable(tests: pd.DataFrame) -> bool:
+    """Whether there are shifts enough for any p to stand the number of tests."""
+    return not tests.empty and _finest(tests) * len(tests) <= ALPHA
 
 
 def _better(scores: pd.DataFrame) -> list[str]:

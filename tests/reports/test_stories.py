@@ -120,7 +120,15 @@ def test_the_band_is_that_of_the_allowed_shifts() -> None:
 )
 def test_the_verdict_counts_the_tests(p: list[float], said: str) -> None:
     rows = pd.DataFrame({"story": ["all", "all", "all", "hare"], "decoder": ["a", "b", RATE, "a"], "p": [*p, 1e-4, 1e-4]})
-    assert verdict(rows).startswith(said)
+    assert verdict(rows.assign(n_shifts=300)).startswith(said)
+
+
+def test_few_shifts_are_not_taken_for_nothing_found() -> None:
+    rows = pd.DataFrame({"story": "all", "decoder": ["a", "b"], "p": [0.2, 0.5], "n_shifts": [9, 9]})
+    assert verdict(rows).endswith("with 9 shifts p cannot be below .100: more or longer test stories are needed.")
+    # 1 / 40 is just small enough for two tests.
+    assert "nothing here says" in verdict(rows.assign(n_shifts=39))
+    assert "nothing here says" not in verdict(rows.assign(n_shifts=38))
 
 
 def test_pages_show_stories_as_text(request_: Request) -> None:
@@ -131,7 +139,7 @@ def test_pages_show_stories_as_text(request_: Request) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     group = read_group(request_, ["01", "02", "03"])
     assert group is not None
-    assert group.verdict.startswith("In 1 of 2 participants a decoder does better than the shifts")
+    assert group.verdict.startswith("In 1 of 2 participants with enough shifts a decoder does better than these")
     assert [row.whose for row in group.scores] == ["sub-01"] * 3 + ["sub-02"] * 2
     assert group.verdict[:40] in group_page(GroupContent("Group", stories=group))
     assert read_group(request_, ["03"]) is None
