@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from bids_brainlm.evaluation.statistics import bootstrap_interval, line, pairwise_accuracy
+from bids_brainlm.evaluation.resampling import bootstrap_interval, line
+from bids_brainlm.evaluation.statistics import pairwise_accuracy
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, Predictions, Sampling
 
 Array = NDArray[np.float64]

@@ -18,20 +18,12 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from bids_brainlm.core.types import CONDITIONS, DECODED_COLUMNS
+from bids_brainlm.evaluation.labels import AccuracyTest, accuracy_permutation, factor_permutations
 from bids_brainlm.evaluation.linear import TOP, Identified, Measure
 from bids_brainlm.evaluation.metrics import Facts, Metric, mean_known
+from bids_brainlm.evaluation.resampling import bootstrap_interval, permutation_p, sign_flip_p
 from bids_brainlm.evaluation.resources import lacking
-from bids_brainlm.evaluation.statistics import (
-    AccuracyTest,
-    PrimaryTest,
-    accuracy_permutation,
-    bootstrap_interval,
-    factor_permutations,
-    pairwise_accuracy,
-    permutation_p,
-    primary_test,
-    sign_flip_p,
-)
+from bids_brainlm.evaluation.statistics import PrimaryTest, pairwise_accuracy, primary_test
 
 EMPTY = "n/a"
 SEPARATOR = " | "

@@ -15,7 +15,8 @@ import pandas as pd
 from bids_brainlm.config import Request
 from bids_brainlm.core.types import Split
 from bids_brainlm.evaluation import metrics
-from bids_brainlm.evaluation.statistics import bootstrap_interval, pairwise_accuracy, primary_test
+from bids_brainlm.evaluation.resampling import bootstrap_interval
+from bids_brainlm.evaluation.statistics import pairwise_accuracy, primary_test
 from bids_brainlm.evaluation.table import Predictions
 from bids_brainlm.stages import decoder
 from bids_brainlm.stages.decode import decoded

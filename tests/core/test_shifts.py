@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bids_brainlm.core.interventions import partners
 from bids_brainlm.core.shifts import least_lag, refuse_few, sequences
 from bids_brainlm.core.types import Examples, Prompt, Recording
-from bids_brainlm.evaluation.statistics import permutation_p
+from bids_brainlm.evaluation.resampling import permutation_p
 
 
 def windows(numbers, n_rows=4, contexts=(1, 2, 3), run=0, story="hare", volume=0):

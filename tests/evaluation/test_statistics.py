@@ -6,18 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bids_brainlm.evaluation.statistics import (
-    MIN_UNITS,
-    PrimaryTest,
-    accuracy_permutation,
-    bootstrap_interval,
-    factor_permutations,
-    group_verdict,
-    pairwise_accuracy,
-    permutation_p,
-    primary_test,
-    sign_flip_p,
-)
+from bids_brainlm.evaluation.labels import accuracy_permutation, factor_permutations
+from bids_brainlm.evaluation.resampling import MIN_UNITS, bootstrap_interval, permutation_p, sign_flip_p
+from bids_brainlm.evaluation.statistics import PrimaryTest, group_verdict, pairwise_accuracy, primary_test
 
 
 def derangement(n: int, rng: np.random.Generator) -> np.ndarray:

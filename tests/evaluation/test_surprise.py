@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bids_brainlm.evaluation.statistics import line
+from bids_brainlm.evaluation.resampling import line
 from bids_brainlm.evaluation.surprise import SURPRISE_COLUMNS, bins, measures, slopes, surprise_of
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, Predictions, Sampling
 

@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 
 from bids_brainlm.core.windows import TOLERANCE
 from bids_brainlm.evaluation.metrics import Metric
-from bids_brainlm.evaluation.statistics import TIE, bootstrap_interval, permutation_p
+from bids_brainlm.evaluation.resampling import bootstrap_interval, permutation_p
+from bids_brainlm.evaluation.statistics import TIE
 
 Array = NDArray[np.float64]
 
