@@ -8,6 +8,10 @@ A partner must tell nothing about the text it is paired with. Example j is *allo
 no reference text (whatever its case or spacing), no row of the recording, and no stimulus in prompt or answer; and j is taken
 from i's own run whenever that run has an allowed example, so that run-wide differences cannot give the pairing away. Where rows
 are volumes, partners are those of circular shifts (`bids_brainlm.core.shifts`), which keep what neighbours have in common.
+
+A permutation test needs *exchanges* instead: pairings of which the true one is one like the others, so that a response may also
+stay where it is. Partners never stay. Pairings of partners differ from the true one in every pair, but share pairs among each
+other; their means vary less than that of the true one does, and a test against them finds too much.
 """
 
 from __future__ import annotations
@@ -22,12 +26,15 @@ from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 
 from bids_brainlm.core.design import name_some
-from bids_brainlm.core.shifts import shifted
+from bids_brainlm.core.shifts import exchanged, shifted
 from bids_brainlm.core.types import Bools, Examples, Floats, Ints, Recording
 from bids_brainlm.registry import interventions
 
 EXACT = 256
 """Largest block that is assigned as a whole; a larger one is cut at random into blocks of about this size."""
+
+_EXCHANGES = 1
+"""Stream of the seed that exchanges are drawn from."""
 
 FAILED_REPAIRS = 20
 """Repairs that may fail in a row before the remaining examples draw with replacement."""
@@ -101,6 +108,99 @@ def partners(examples: Examples, n_permutations: int, seed: int) -> Ints:
         for members, pool in blocks:
             out[k, members] = _assigned(marks, members, pool, rng)
     return out
+
+
+def exchanges(examples: Examples, n_permutations: int, seed: int) -> Ints:
+    """Draw whose response every example is paired with in each permutation of a test.
+
+    Responses change places as wholes, in all orders with equal probability, among the examples between which partners are drawn
+    (those of a run); windows of volumes by a shift of each run that is allowed or 0. Texts that have one response keep one.
+
+    Parameters
+    ----------
+    examples : Examples
+        The test set.
+    n_permutations : int
+        K.
+    seed : int
+
+    Returns
+    -------
+    (K, n) int64
+        An example that has the response; the example itself, or one with the same rows, where it stays.
+
+    Raises
+    ------
+    ValueError
+        Where there are no partners.
+    """
+    if examples.recording.kind == "bold":
+        return exchanged(examples, n_permutations, seed)
+    rng = np.random.default_rng((seed, _EXCHANGES))
+    out = np.empty((n_permutations, len(examples)), dtype=np.int64)
+    for members, _ in _blocks(examples, _marks(examples)):
+        rows = examples.rows[members].reshape(members.size, -1)
+        _, first, response = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+        order = rng.permuted(np.tile(members[first], (n_permutations, 1)), axis=1)
+        out[:, members] = order[:, response.ravel()]
+    return out
+
+
+def brains_of(examples: Examples) -> tuple[Ints, Ints]:
+    """Distinct responses: several texts may have one *brain* (contexts of a window, chunks of a sentence, questions of a trial).
+
+    Returns
+    -------
+    first : (m,) int64
+        First example with each brain, in the order of the examples.
+    own : (n,) int64
+        Brain of each example.
+    """
+    flat = examples.rows.reshape(len(examples), -1)
+    _, found, inverse = np.unique(flat, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(found)
+    return found[order].astype(np.int64), np.argsort(order)[inverse.reshape(-1)].astype(np.int64)
+
+
+def allowed(examples: Examples, own: Ints) -> Bools:
+    """Which brains each text may be compared with: those that `partners` may pair it with.
+
+    Parameters
+    ----------
+    examples : Examples
+        n texts.
+    own : (n,) int64
+        Brain of each, 0 to m - 1 (`brains_of`). A brain is allowed when an example that has it is.
+
+    Returns
+    -------
+    (n, m) bool
+        Its own brain is allowed for no text.
+    """
+    n, m = len(examples), int(own.max()) + 1
+    member = sparse.csr_array((np.ones(n, dtype=np.int32), (np.arange(n), own)), shape=(n, m))
+    out = np.zeros((n, m), dtype=np.bool_)
+    for part, may in _may_shift(examples) if examples.recording.kind == "bold" else _may_move(examples):
+        out[part] = (member.T @ may.T.astype(np.int32)).T > 0
+    return out
+
+
+def _may_move(examples: Examples) -> Iterator[tuple[Ints, Bools]]:
+    """Some examples, and (b, n) which of all they may be paired with: of their run where it has any."""
+    marks, everyone = _marks(examples), np.arange(len(examples))
+    for start in range(0, len(examples), EXACT):
+        part = everyone[start : start + EXACT]
+        may = ~_barred(marks, part, everyone)
+        inside = may & (examples.run[part][:, None] == examples.run)
+        yield part, np.where(inside.any(axis=1, keepdims=True), inside, may)
+
+
+def _may_shift(examples: Examples) -> Iterator[tuple[Ints, Bools]]:
+    """The examples of each run, and (b, n) which of all have a window that is far enough and tells nothing of theirs."""
+    for found in sequences(examples):
+        may = np.zeros((found.members.size, len(examples)), dtype=np.bool_)
+        may[:, found.windows] = ~found.barred[found.position]
+        yield found.members, may
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,12 +36,15 @@ class Sequence:
         An example of each window, whose response stands for it.
     shifts : (s,) int64
         Allowed shifts, in windows.
+    barred : (m, m) bool
+        Pairs of windows that no allowed shift may bring together.
     """
 
     members: Ints
     position: Ints
     windows: Ints
     shifts: Ints
+    barred: Bools
 
 
 def sequences(examples: Examples) -> tuple[Sequence, ...]:
@@ -111,6 +114,36 @@ def shifted(examples: Examples, n_permutations: int, seed: int) -> Ints:
     return out
 
 
+def exchanged(examples: Examples, n_permutations: int, seed: int) -> Ints:
+    """The same for a test: every run is shifted by one of the allowed shifts or by none, with equal probability.
+
+    Parameters
+    ----------
+    examples : Examples
+        The test set, of volumes.
+    n_permutations : int
+        K; draws may repeat.
+    seed : int
+
+    Returns
+    -------
+    (K, n) int64
+        Index into ``examples``; one with the same rows where nothing is shifted.
+
+    Raises
+    ------
+    ValueError
+        When a run has too few windows.
+    """
+    refuse_few(examples)
+    rng = np.random.default_rng(seed)
+    out = np.empty((n_permutations, len(examples)), dtype=np.int64)
+    for item in sequences(examples):
+        shifts = rng.choice(np.append(item.shifts, 0), size=(n_permutations, 1))
+        out[:, item.members] = item.windows[(item.position + shifts) % item.windows.size]
+    return out
+
+
 def _sequence(examples: Examples, members: Ints, lag: float) -> Sequence:
     first = examples.rows[members, 0, 0]
     keys = [(int(row), str(examples.stimulus[i])) for row, i in zip(first, members, strict=True)]
@@ -119,9 +152,10 @@ def _sequence(examples: Examples, members: Ints, lag: float) -> Sequence:
     _, some = np.unique(position, return_index=True)
     onset = examples.recording.onset[first[some]]
     near = np.abs(onset[:, None] - onset) < lag - TOLERANCE
-    early, late = np.nonzero(near | _together(examples, members, position))
+    barred = near | _together(examples, members, position)
+    early, late = np.nonzero(barred)
     allowed = np.setdiff1d(np.arange(some.size), (late - early) % some.size)
-    return Sequence(members, position, members[some], allowed)
+    return Sequence(members, position, members[some], allowed, barred)
 
 
 def _together(examples: Examples, members: Ints, position: Ints) -> Bools:

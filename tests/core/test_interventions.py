@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from bids_brainlm.core import interventions as module
-from bids_brainlm.core.interventions import partners
+from bids_brainlm.core.interventions import exchanges, partners
 from bids_brainlm.core.splits import average, make_splits
 from bids_brainlm.core.types import Examples, Prompt, Recording
 from bids_brainlm.registry import interventions
@@ -230,3 +231,27 @@ def test_an_intervention_leaves_its_examples_alone(name):
     interventions.get(name)(examples, 0)
     np.testing.assert_array_equal(examples.recording.data, data)
     np.testing.assert_array_equal(examples.rows, before.rows)
+
+
+def test_exchanges_are_all_orders_of_the_responses_of_a_run_with_equal_probability():
+    examples = make_examples(np.arange(7), runs=[0, 0, 0, 1, 1, 1, 1])
+    drawn = exchanges(examples, 6000, 0)
+    assert (examples.run[drawn] == examples.run).all()
+    assert (np.sort(drawn, axis=1) == np.arange(7)).all()
+    for members, n_orders in ((slice(0, 3), 6), (slice(3, 7), 24)):
+        _, counts = np.unique(drawn[:, members], axis=0, return_counts=True)
+        assert len(counts) == n_orders
+        assert stats.chisquare(counts).pvalue > 0.001
+
+
+def test_texts_of_one_response_keep_one_in_an_exchange():
+    examples = dataclasses.replace(make_examples(np.arange(9)), rows=np.repeat(np.arange(3), 3))
+    drawn = examples.rows[exchanges(examples, 200, 0), 0, 0].reshape(200, 3, 3)
+    assert (drawn == drawn[:, :, :1]).all()
+    assert (np.sort(drawn[:, :, 0], axis=1) == np.arange(3)).all()
+    assert len(np.unique(drawn[:, :, 0], axis=0)) == 6
+
+
+def test_exchanges_need_whom_partners_need():
+    with pytest.raises(ValueError, match="every other test example"):
+        exchanges(make_examples(["a", "a"]), 3, 0)

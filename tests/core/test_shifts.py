@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
-from bids_brainlm.core.interventions import partners
+from bids_brainlm.core.interventions import exchanges, partners
 from bids_brainlm.core.shifts import least_lag, refuse_few, sequences
 from bids_brainlm.core.types import Examples, Prompt, Recording
 from bids_brainlm.evaluation.resampling import permutation_p
@@ -148,3 +149,16 @@ def test_shifts_keep_their_level_where_free_pairings_do_not():
     assert np.mean(np.array(p_shifted) <= 0.05) == pytest.approx(0.05, abs=0.04)
     assert np.mean(np.array(p_shifted) <= 0.5) == pytest.approx(0.5, abs=0.09)
     assert np.mean(np.array(p_free) <= 0.05) > 0.2
+
+
+def test_exchanges_shift_every_run_by_an_allowed_shift_or_not_at_all():
+    examples = examples_of(windows(range(3, 33)) + windows(range(3, 23), run=2, story="owl"))
+    drawn = exchanges(examples, 3000, 0)
+    for item in sequences(examples):
+        place = np.full(len(examples), -1)
+        place[item.members] = item.position
+        steps = (place[drawn[:, item.members]] - item.position) % item.windows.size
+        assert (steps == steps[:, :1]).all()
+        found, counts = np.unique(steps[:, 0], return_counts=True)
+        np.testing.assert_array_equal(found, [0, *item.shifts])
+        assert stats.chisquare(counts).pvalue > 0.001
