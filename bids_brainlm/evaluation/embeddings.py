@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
 from bids_brainlm.errors import InputError, MissingResourceError
-from bids_brainlm.language.stimuli import words
+from bids_brainlm.language.stimuli import rarity, words
 from bids_brainlm.models.backbones import quiet
 
 Floats = NDArray[np.float32]
@@ -191,14 +191,14 @@ def bag_of_words(texts: Sequence[str], training: Sequence[str]) -> Floats:
            [0.  , 0.  , 0.  ]], dtype=float32)
     """
     known = sorted(set(training))
-    counts = Counter(word for text in known for word in set(words(text)))
-    column = {word: i for i, word in enumerate(sorted(counts))}
-    rarity = np.array([np.log((1 + len(known)) / (1 + counts[word])) + 1 for word in column], dtype=np.float32)
+    weights = rarity([words(text) for text in known])
+    column = {word: i for i, word in enumerate(sorted(weights))}
     out = np.zeros((len(texts), len(column)), dtype=np.float32)
     for row, text in zip(out, texts, strict=True):
         for word, n in Counter(words(text)).items():
             if word in column:
                 row[column[word]] = n
-    out *= rarity
+    # Plus 1, so that a word that is everywhere still counts.
+    out *= np.array([weights[word] + 1 for word in column], dtype=np.float32)
     length = np.linalg.norm(out, axis=1, keepdims=True)
     return np.asarray(np.divide(out, length, out=np.zeros_like(out), where=length > 0))

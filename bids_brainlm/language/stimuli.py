@@ -11,12 +11,17 @@
 from __future__ import annotations
 
 import itertools
+import math
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from bids_brainlm.core.types import Prompt
+
+Item = TypeVar("Item", bound=Hashable)
 
 
 def normalise(text: str) -> str:
@@ -41,6 +46,23 @@ def words(text: str) -> list[str]:
 
 def _in_word(character: str) -> bool:
     return character == "'" or unicodedata.category(character)[0] in "LMN"
+
+
+def rarity(texts: Sequence[Iterable[Item]]) -> dict[Item, float]:
+    """How rare each item of texts is: log of their number by that of texts with it, both plus 1 (inverse document frequency).
+
+    Parameters
+    ----------
+    texts : sequence of iterables
+        Words, or token ids.
+
+    Examples
+    --------
+    >>> {word: round(value, 2) for word, value in rarity([("the", "dog"), ("the", "the", "cat")]).items()}
+    {'the': 0.0, 'dog': 0.41, 'cat': 0.41}
+    """
+    counts = Counter(item for text in texts for item in dict.fromkeys(text))
+    return {item: math.log((1 + len(texts)) / (1 + n)) for item, n in counts.items()}
 
 
 def named(text: str, vocabulary: Mapping[str, Sequence[str]]) -> set[str]:

@@ -140,11 +140,18 @@ class BrainLM(nn.Module):
     features : Features or another module (B, T, V) -> (B, T, F), or None
     tokenizer : nn.Module or None
         (B, T, F) -> (B, K, D). Both are None for a language model alone.
+    rarity : (vocabulary,) Tensor, optional
+        How rare each token is in training texts (`bids_brainlm.language.stimuli.rarity`); for objectives that weigh by it.
     """
 
-    def __init__(self, llm: Any, features: nn.Module | None = None, tokenizer: nn.Module | None = None) -> None:
+    rarity: Tensor | None
+
+    def __init__(
+        self, llm: Any, features: nn.Module | None = None, tokenizer: nn.Module | None = None, rarity: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.llm, self.features, self.tokenizer = llm, features, tokenizer
+        self.register_buffer("rarity", rarity, persistent=False)
 
     @property
     def n_tokens(self) -> int:
@@ -197,17 +204,18 @@ class BrainLM(nn.Module):
         with self.precision():
             return _predict(self.llm, self.embed(batch), batch)
 
-    def mean_embedding(self, ids: Tensor, chosen: Tensor) -> Tensor:
-        """(B, D) mean input embedding of some tokens of each prompt, 0 where there are none.
+    def mean_embedding(self, ids: Tensor, weights: Tensor) -> Tensor:
+        """(B, D) weighted mean input embedding of the tokens of each prompt, 0 where nothing has weight.
 
         Parameters
         ----------
         ids : (B, L) int64 Tensor
-        chosen : (B, L) bool Tensor
+        weights : (B, L) bool or float Tensor
         """
         embeddings: Tensor = self.llm.get_input_embeddings()(ids).float()
-        weights = chosen.float() / chosen.sum(1, keepdim=True).clamp(min=1)
-        return (weights.unsqueeze(-1) * embeddings).sum(1)
+        total = weights.float().sum(1, keepdim=True)
+        shares = weights.float() / torch.where(total > 0, total, 1.0)
+        return (shares.unsqueeze(-1) * embeddings).sum(1)
 
     @torch.no_grad()
     def nll(self, batch: Batch) -> Tensor:
@@ -216,18 +224,24 @@ class BrainLM(nn.Module):
         return _sum_nll(logits, targets, row, len(batch.ids))
 
     @torch.no_grad()
-    def nll_of_texts(self, vertices: Tensor, texts: Sequence[Sequence[Rendered]]) -> Tensor:
-        """Score several texts on each brain; what comes before the texts is computed once.
+    def nll_of_pairs(
+        self, vertices: Tensor, texts: Sequence[Rendered], pairs: np.ndarray[Any, Any], batch_size: int = 50
+    ) -> Tensor:
+        """Score texts on brains; what all texts begin with is computed once a brain.
 
         Parameters
         ----------
         vertices : (B, T, V) Tensor
-        texts : C sequences of B Rendered
-            ``texts[c][b]`` is scored with brain b. Up to the last brain slot all must be the same prompt.
+        texts : sequence of Rendered
+            Up to the last brain slot, and for as long as they agree after it, all are the same prompt.
+        pairs : (N, 2) int64
+            Brain and text of each likelihood.
+        batch_size : int
+            Texts scored together, those of like length.
 
         Returns
         -------
-        (C, B) Tensor
+        (N,) Tensor
             Equal to `nll` of each, to rounding.
 
         Raises
@@ -235,24 +249,24 @@ class BrainLM(nn.Module):
         ValueError
             When prompts differ before the last slot.
         """
-        n_prefix = int(np.flatnonzero(texts[0][0].slot)[-1])
-        head = texts[0][0].ids[: n_prefix + 1]
-        if any(not np.array_equal(item.ids[: n_prefix + 1], head) for row in texts for item in row):
-            raise ValueError("prompts differ before their last brain slot")
-        # The last brain token goes with the text, so that the first token of the text has its predictor.
-        prefix = collate([_cut(texts[0][0], 0, n_prefix + 1)] * len(vertices), vertices.cpu().numpy()).to(self.device)
-        out = []
+        n_prefix = _shared(texts)
+        prefix = collate([_cut(texts[0], 0, n_prefix + 1)] * len(vertices), vertices.cpu().numpy()).to(self.device)
+        order = np.argsort([len(texts[text].ids) for text in pairs[:, 1]], kind="stable")
+        out = torch.empty(len(pairs), device=self.device)
         with self.precision():
             embeddings = self.embed(prefix)
             known = self.llm(inputs_embeds=embeddings[:, :-1], use_cache=True, logits_to_keep=1) if n_prefix else None
-            for row in texts:
-                tail = collate([_cut(item, n_prefix, len(item.ids)) for item in row], None).to(self.device)
+            for start in range(0, len(order), batch_size):
+                part = order[start : start + batch_size]
+                tail = collate([_cut(texts[text], n_prefix, None) for text in pairs[part, 1]], None).to(self.device)
+                brain = torch.from_numpy(pairs[part, 0]).to(self.device)
                 tail_embeddings = self.llm.get_input_embeddings()(tail.ids)
-                tail_embeddings[:, :1] = embeddings[:, -1:]
-                cache = None if known is None else copy.deepcopy(known.past_key_values)
-                logits, targets, index = _predict(self.llm, tail_embeddings, tail, cache, n_prefix)
-                out.append(_sum_nll(logits, targets, index, len(row)))
-        return torch.stack(out)
+                # The last token that is shared goes with the text, so that the first token of the text has its predictor.
+                tail_embeddings[:, :1] = embeddings[brain, -1:]
+                cache = None if known is None else _chosen(known.past_key_values, brain)
+                logits, targets, row = _predict(self.llm, tail_embeddings, tail, cache, n_prefix)
+                out[torch.from_numpy(part).to(self.device)] = _sum_nll(logits, targets, row, len(part))
+        return out
 
     @torch.no_grad()
     def generate(
@@ -317,7 +331,26 @@ def _sum_nll(logits: Tensor, targets: Tensor, row: Tensor, n: int) -> Tensor:
     return torch.zeros(n, device=losses.device).index_add_(0, row, losses)
 
 
-def _cut(item: Rendered, start: int, stop: int) -> Rendered:
+def _shared(texts: Sequence[Rendered]) -> int:
+    """Number of tokens that all texts begin with, but for the last of them; the first to be predicted is none of them."""
+    first = texts[0]
+    length = min(int(np.flatnonzero(np.append(item.train, True))[0]) for item in texts)
+    same = np.append([all(item.ids[i] == first.ids[i] for item in texts) for i in range(length)], False)
+    n_shared = int(same.argmin())
+    if n_shared <= int(np.flatnonzero(first.slot)[-1]):
+        raise ValueError("prompts differ before their last brain slot")
+    return n_shared - 1
+
+
+def _chosen(cache: Any, rows: Tensor) -> Any:
+    """A cache of some rows of another; layers grow by new tensors, so the other one stays as it is."""
+    out = copy.copy(cache)
+    out.layers = [copy.copy(layer) for layer in cache.layers]
+    out.batch_select_indices(rows)
+    return out
+
+
+def _cut(item: Rendered, start: int, stop: int | None) -> Rendered:
     # A tail keeps its first position only for its embedding, which the caller overwrites.
     slot = item.slot[start:stop].copy()
     if start:

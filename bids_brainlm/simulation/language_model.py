@@ -6,9 +6,9 @@ other captions, then the prompt, then the caption. The model learns to say a cap
 it is asked for when brain tokens stand in place of the bag.
 
 Passages are laid out in the prompt *style* that the model is for. ``chat``: bag and instruction, then a whole text.
-``continuation``: texts are long (stories, or sentences), and a passage is a piece of one: a bag of the words to come, a new line,
-some words of the text so far, then its next few words. The model learns to use both, what was said and what it is told to say.
-Where nothing parts the two, or the bags are small, it takes many times as long to learn the second.
+``continuation``: texts are long (stories, or sentences), and a passage is a piece of one: a vague hint at the words to come, in
+the place of brain tokens (`bids_brainlm.simulation.hints`), some words of the text so far, then its next few words. The model
+learns to use both, what was said and what it is told to say.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from bids_brainlm.errors import InputError
 from bids_brainlm.language.render import render
 from bids_brainlm.language.stimuli import passages, words
 from bids_brainlm.models.fusion import BrainLM
+from bids_brainlm.simulation.hints import Hints, Spoken
 from bids_brainlm.training.batches import Corpus
 from bids_brainlm.training.loop import Schedule, fit
 from bids_brainlm.training.phases import LoRA, Phases
@@ -42,16 +43,13 @@ TEXT_COLUMNS = ("text", "caption", "answer", "sentence")
 
 @dataclass(frozen=True)
 class Teaching:
-    """How passages of a style are made, and how many it takes.
+    """What a style of passages takes to be learned.
 
     Parameters
     ----------
     steps : int
         Batches.
-    bag_size, n_distractors, repeats : (int, int)
-        See `bids_brainlm.language.stimuli.passages`.
-    separator : str
-        Between the bag and what follows.
+    learning_rate : float
     spread : float
         Standard deviation of token embeddings at the start. Small ones end up alike for words of a kind (cosines of .5 to .7
         between colours), so that from a noisy mixture of them, which is what brain tokens are, the kind can be read but hardly
@@ -59,18 +57,18 @@ class Teaching:
     """
 
     steps: int
-    bag_size: tuple[int, int]
-    n_distractors: tuple[int, int]
-    repeats: tuple[int, int]
-    separator: str
+    learning_rate: float
     spread: float
 
 
-TEACHING = {
-    "chat": Teaching(500, (2, 4), (0, 2), (1, 3), " ", 0.02),
-    "continuation": Teaching(1200, (1, 6), (0, 2), (1, 2), "\n", 0.2),
-}
+TEACHING = {"chat": Teaching(500, 4e-3, 0.02), "continuation": Teaching(2400, 1e-3, 0.2)}
 """Prompt style -> how a model is made for it."""
+
+EXPLAINED = 0.5
+"""Largest share of the variance of contents that a hint explains."""
+
+N_TOKENS = 4
+"""Brain tokens that say a hint."""
 
 
 def read_texts(path: Path) -> list[Prompt]:
@@ -156,7 +154,7 @@ def make_lm(
     prompts: Sequence[str] = ("Describe the following image.", "Describe the content of this image."),
     steps: int | None = None,
     batch_size: int = 24,
-    learning_rate: float = 4e-3,
+    learning_rate: float | None = None,
     width: int = 128,
     layers: int = 4,
     heads: int = 4,
@@ -177,10 +175,9 @@ def make_lm(
         What the model is for; see the module.
     prompts : sequence of str
         Instructions for texts without a question; ``chat`` alone.
-    steps : int, optional
+    steps, learning_rate : int and float, optional
         Those of `TEACHING` when not given.
     batch_size : int
-    learning_rate : float
     width, layers, heads, vocabulary : int
         Size of the model.
     context, answer : (int, int)
@@ -196,37 +193,29 @@ def make_lm(
     n = (steps or teaching.steps) * batch_size
     tokenizer = train_tokenizer([f"{p.context} {p.answer}" for p in texts] + list(prompts), vocabulary)
     if style == "continuation":
-        chosen = pieces([p.answer for p in texts], n, rng, context=context, answer=answer)
-        prompts = ()
+        spoken = pieces([p.answer for p in texts], n, rng, context=context, answer=answer)
     else:
-        chosen = [texts[i] for i in rng.integers(len(texts), size=n)]
-    bags = passages(
-        [p.answer for p in chosen],
-        rng,
-        bag_size=teaching.bag_size,
-        n_distractors=teaching.n_distractors,
-        repeats=teaching.repeats,
-        left_out=common_words(texts if style == "chat" else chosen),
-    )
-    asked = [p.context or (prompts[int(rng.integers(len(prompts)))] if prompts else "") for p in chosen]
-    spoken = [
-        Prompt(f"{bag.context}{teaching.separator}{so_far}".strip(), bag.answer) for bag, so_far in zip(bags, asked, strict=True)
-    ]
-    renderings = tuple((render(p, tokenizer, 0, style, with_answer=True),) for p in spoken)
+        spoken = _told(texts, n, prompts, rng)
+    n_slots = N_TOKENS if style == "continuation" else 0
+    renderings = tuple((render(p, tokenizer, n_slots, style, with_answer=True),) for p in spoken)
     longest = max(len(item[0].ids) for item in renderings)
     torch.manual_seed(seed)
     llm = _llama(tokenizer, width, layers, heads, max(2048, 2 * longest), teaching.spread)
-    model = BrainLM(llm)
-    schedule = Schedule("language model", ("all",), 1, learning_rate, batch_size, warmup=0.05)
+    model, corpus = BrainLM(llm), Corpus(renderings)
+    if n_slots:
+        hints = Hints([item[0].ids[item[0].train].tolist() for item in renderings], EXPLAINED, seed)
+        model = BrainLM(llm, torch.nn.Identity(), Spoken(llm, hints.tokens, n_slots))
+        corpus = Corpus(renderings, hints)
+    schedule = Schedule("language model", ("all",), 1, learning_rate or teaching.learning_rate, batch_size, warmup=0.05)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     phases = Phases(model, lambda _: llm, LoRA(), "fp32")
     checkpoints = out / ".checkpoints"
-    key = hashlib.sha256(repr([spoken, schedule, llm.config.to_dict(), teaching, seed]).encode()).hexdigest()
+    key = hashlib.sha256(repr([spoken, schedule, llm.config.to_dict(), teaching, n_slots, EXPLAINED, seed]).encode()).hexdigest()
     history = fit(
         model,
         phases,
         [schedule],
-        Corpus(renderings),
+        corpus,
         Corpus(()),
         seed=seed,
         folder=checkpoints,
@@ -241,6 +230,15 @@ def make_lm(
         path.chmod((out / "config.json").stat().st_mode)
     shutil.rmtree(checkpoints)
     return history
+
+
+def _told(texts: Sequence[Prompt], n: int, prompts: Sequence[str], rng: np.random.Generator) -> list[Prompt]:
+    """Captions drawn at random, each told by a bag of some of its words and asked for by a prompt."""
+    chosen = [texts[i] for i in rng.integers(len(texts), size=n)]
+    answers = [p.answer for p in chosen]
+    bags = passages(answers, rng, bag_size=(2, 4), n_distractors=(0, 2), repeats=(1, 3), left_out=common_words(texts))
+    asked = [p.context or (prompts[int(rng.integers(len(prompts)))] if prompts else "") for p in chosen]
+    return [Prompt(f"{bag.context} {question}".strip(), bag.answer) for bag, question in zip(bags, asked, strict=True)]
 
 
 def _llama(tokenizer: PreTrainedTokenizerFast, width: int, layers: int, heads: int, longest: int, spread: float) -> Any:

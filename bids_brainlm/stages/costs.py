@@ -294,14 +294,17 @@ def on_gpu(config: Config) -> bool:
     return config.run.device == "cuda" or (config.run.device == "auto" and Path("/dev/nvidiactl").exists())
 
 
+_WITHOUT_LLM = ("answer_mean_mse", "answer_rare_mse", "context_mean_mse")
+"""Objectives of warm-ups, which do not pass through the language model."""
+
+
 def _training(fold: tuple[int, int, int], sizes: Sizes, config: Config, model: ModelSize) -> float:
     """Operations: 2 a parameter and token, 6 with gradients."""
     length = n_brain_tokens(config) + TEXT_TOKENS
     own = n_tokenizer(config, sizes.n_columns, model.width)
     total = 0.0
     for phase in config.phases:
-        # A warm-up sees no language model.
-        deep = 0 if phase.objective == "answer_mean_mse" else model.parameters * length
+        deep = 0 if phase.objective in _WITHOUT_LLM else model.parameters * length
         total += phase.epochs * (6 * fold[0] + 2 * fold[1]) * (deep + own)
     return total
 

@@ -22,7 +22,9 @@ from bids_brainlm.config import Config, as_tree, build
 from bids_brainlm.core.features import fit_affine
 from bids_brainlm.core.types import Affine, Examples, Prompt, Split
 from bids_brainlm.errors import ConfigError
+from bids_brainlm.language.limits import Limits, shortened
 from bids_brainlm.language.render import Rendered, render
+from bids_brainlm.language.stimuli import rarity
 from bids_brainlm.models import checkpoint
 from bids_brainlm.models.backbones import LLM, embed, load_llm, token_embeddings
 from bids_brainlm.models.fusion import BrainLM, Features
@@ -128,10 +130,12 @@ def train(
     affine.refuse_leak(split)
     device = device_of(config)
     llm = open_llm(config, precision_of(config.phases[0].precision, device))
-    basis = _basis(examples, split.train, llm, config)
+    said = _answers(examples, split.train, llm, config)
+    basis = _basis(said, llm, config)
     labels = labels if affine.components is None else np.zeros(affine.n_features, np.int32)
     # Dropped vertices (constant or not finite in training) keep their place as zeros; an all-dropped parcel has only its bias.
     model = assemble(llm.model, affine, labels, basis, examples.rows.shape[1], config)
+    model.rarity = _rarity(said, model.llm)
     # Not before the basis is fitted: from here on, token embeddings ask for gradients.
     spare_memory(llm.model, config)
     phases = Phases(
@@ -227,12 +231,13 @@ def assemble(
 
 def corpus(examples: Examples, part: NDArray[np.int64], tokenizer: Any, n_slots: int, config: Config) -> Corpus:
     """Every way to ask for and to tell the text of each example, rendered."""
-    chosen = examples.take(part)
+    chosen, limits = examples.take(part), limits_of(config)
+
+    def rendered(prompt: Prompt) -> Rendered:
+        return render(shortened(prompt, limits, tokenizer), tokenizer, n_slots, config.model.style, with_answer=True)
+
     renderings = tuple(
-        tuple(
-            render(prompt, tokenizer, n_slots, config.model.style, with_answer=True) for prompt in _variants(own, texts, config)
-        )
-        for own, texts in zip(chosen.prompts, chosen.references, strict=True)
+        tuple(map(rendered, _variants(own, texts, config))) for own, texts in zip(chosen.prompts, chosen.references, strict=True)
     )
     return Corpus(renderings, chosen.gather)
 
@@ -241,6 +246,10 @@ def schedule_of(phase: Any, device: str, padded_warmup: bool = False) -> Schedul
     fields = {name: getattr(phase, name) for name in Schedule.__dataclass_fields__}
     objective = "context_mean_mse_padded" if padded_warmup and phase.objective == "context_mean_mse" else phase.objective
     return Schedule(**{**fields, "precision": precision_of(phase.precision, device), "objective": objective})
+
+
+def limits_of(config: Config) -> Limits:
+    return Limits(config.model.max_prompt_tokens, config.model.max_answer_tokens, config.compat.oldest_prompt)
 
 
 def lora_of(config: Config) -> LoRA:
@@ -252,18 +261,28 @@ def _variants(own: Prompt, references: Sequence[str], config: Config) -> list[Pr
     return [Prompt(context, answer) for answer in references for context in contexts]
 
 
-def _basis(examples: Examples, train: NDArray[np.int64], llm: LLM, config: Config) -> TokenBasis:
-    texts = [text for i in train for text in examples.references[i]]
-    rendered: list[Rendered] = [
-        render(Prompt("", text), llm.tokenizer, 0, config.model.style, with_answer=True) for text in sorted(texts)
-    ]
-    ids = np.concatenate([item.ids[item.train] for item in rendered])
-    unique, counts = np.unique(ids, return_counts=True)
+def _answers(examples: Examples, train: NDArray[np.int64], llm: LLM, config: Config) -> list[NDArray[np.int64]]:
+    """Token ids of every training text, its end included."""
+    texts = sorted(text for i in train for text in examples.references[i])
+    rendered = [render(Prompt("", text), llm.tokenizer, 0, config.model.style, with_answer=True) for text in texts]
+    return [item.ids[item.train] for item in rendered]
+
+
+def _basis(said: Sequence[NDArray[np.int64]], llm: LLM, config: Config) -> TokenBasis:
+    unique, counts = np.unique(np.concatenate(said), return_counts=True)
     with torch.no_grad():
         table = embed(llm.model, torch.from_numpy(unique)[None].to(llm.model.device))[0].float().cpu()
     return fit_basis(
         table.repeat_interleave(torch.from_numpy(counts), 0), config.model.basis_variance, config.model.basis_components
     )
+
+
+def _rarity(said: Sequence[NDArray[np.int64]], llm: Any) -> torch.Tensor:
+    """(vocabulary,) weight of each token for objectives; that of a token that no training text has is never asked for."""
+    weights = rarity([ids.tolist() for ids in said])
+    out = torch.zeros(llm.get_input_embeddings().num_embeddings)
+    out[list(weights)] = torch.tensor(list(weights.values()))
+    return out
 
 
 def _fixed(affine: Affine, labels: NDArray[np.int32], basis: TokenBasis) -> dict[str, torch.Tensor]:

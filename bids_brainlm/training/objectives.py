@@ -37,6 +37,26 @@ def answer_mean_mse(model: nn.Module, batch: Batch) -> Tensor:
     return _distance(inner.bare_tokens(vertices), target, batch.train.any(1))
 
 
+@objectives.register("answer_rare_mse")
+def answer_rare_mse(model: nn.Module, batch: Batch) -> Tensor:
+    """`answer_mean_mse` towards the mean weighed by how rare tokens are in training texts, so that "the" does not count.
+
+    A response tells of what is talked about; half of the words of a sentence are those of every other one.
+
+    Raises
+    ------
+    ValueError
+        When the batch has no responses, or the model does not know how rare tokens are.
+    """
+    inner, vertices = _with_brains(model, batch, "answer_rare_mse")
+    if inner.rarity is None:
+        raise ValueError("answer_rare_mse needs to know how rare tokens are in training texts (BrainLM.rarity)")
+    weights = batch.train * inner.rarity[batch.ids]
+    with torch.no_grad():
+        target = inner.mean_embedding(batch.ids, weights)
+    return _distance(inner.bare_tokens(vertices), target, weights.any(1))
+
+
 @objectives.register("context_mean_mse")
 def context_mean_mse(model: nn.Module, batch: Batch) -> Tensor:
     """Mean squared distance of every brain token from the mean embedding of the tokens before the answer, relative to its square.

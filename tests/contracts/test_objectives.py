@@ -18,6 +18,9 @@ from bids_brainlm.registry import objectives, tokenizers
 
 N_VOCABULARY, WIDTH, N_VERTICES = 40, 16, 9
 LABELS = np.array([1, 1, 2, 0, 3, 3, 3, 2, 1], dtype=np.int32)
+RARITY = torch.arange(N_VOCABULARY) % 5 / 4
+"""Every fifth token counts nothing where rarity does."""
+
 each = pytest.mark.parametrize("name", objectives.names())
 
 
@@ -29,7 +32,7 @@ def model() -> BrainLM:
     llm = GPT2LMHeadModel(config).requires_grad_(False).eval()
     tokenizer = tokenizers.get("parcelwise")(n_rows=1, labels=LABELS, width=WIDTH, basis=None, hidden=8)
     affine = Affine(np.zeros(N_VERTICES, np.float32), np.ones(N_VERTICES, np.float32), None, np.arange(2))
-    return BrainLM(llm, Features(affine), tokenizer).eval()
+    return BrainLM(llm, Features(affine), tokenizer, RARITY).eval()
 
 
 def texts(n: int = 6) -> list[Rendered]:
@@ -165,6 +168,23 @@ def test_the_answer_is_the_target_of_one_warm_up_and_the_context_of_the_other() 
     for name, part in (("answer_mean_mse", slice(6, None)), ("context_mean_mse", slice(4, 6))):
         targets = [table()[torch.from_numpy(item.ids[part].copy())].mean(0) for item in items]
         torch.testing.assert_close(loss(name, collate(items, brains())), by_hand(items, targets))
+
+
+def test_rare_tokens_of_the_answer_are_the_target_of_a_third() -> None:
+    items = texts()
+    own = [torch.from_numpy(item.ids[6:].copy()) for item in items]
+    targets = [(RARITY[ids][:, None] * table()[ids]).sum(0) / RARITY[ids].sum() for ids in own]
+    torch.testing.assert_close(loss("answer_rare_mse", collate(items, brains())), by_hand(items, targets))
+    common = Rendered(np.where(np.arange(8) >= 6, 5, items[0].ids), items[0].train, items[0].slot)
+    without = loss("answer_rare_mse", collate(items[1:], brains()[1:]))
+    torch.testing.assert_close(loss("answer_rare_mse", collate([common, *items[1:]], brains())), without)
+
+
+def test_a_model_that_does_not_know_what_is_rare_says_so() -> None:
+    whole = model()
+    whole.rarity = None
+    with pytest.raises(ValueError, match="how rare tokens are"):
+        loss("answer_rare_mse", collate(texts(), brains()), whole)
 
 
 def test_padding_counts_where_the_released_code_is_to_be_matched() -> None:

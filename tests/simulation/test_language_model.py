@@ -19,7 +19,9 @@ from bids_brainlm.language.stimuli import words
 from bids_brainlm.models.backbones import load_llm
 from bids_brainlm.models.fusion import BrainLM, collate
 from bids_brainlm.simulation import language_model
+from bids_brainlm.simulation.hints import Spoken
 from bids_brainlm.simulation.language_model import balanced, common_words, make_lm, pieces, read_texts, train_tokenizer
+from bids_brainlm.training.batches import Corpus
 
 COLOURS, ANIMALS, PLACES = ("red", "blue", "grey", "white"), ("dog", "cat", "bird", "horse", "fish"), ("beach", "park")
 TEXTS = [Prompt("", f"A {c} {a} at the {p}.") for c, a, p in itertools.product(COLOURS, ANIMALS, PLACES)]
@@ -176,13 +178,13 @@ def test_pieces_are_words_in_a_row_and_those_that_follow() -> None:
     assert np.mean(["w" in piece.answer for piece in cut]) == pytest.approx(40 / 44, abs=0.05)
 
 
-def test_a_continuation_is_told_by_a_bag_then_a_new_line_then_what_was_said(
+def test_a_continuation_is_told_by_a_hint_in_the_place_of_brain_tokens_then_what_was_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown: list[Any] = []
+    shown: list[Corpus] = []
 
-    def spy(_model: Any, _phases: Any, _schedules: Any, train: Any, *_: Any, **__: Any) -> list[dict[str, Any]]:
-        shown.extend(train.renderings)
+    def spy(_model: Any, _phases: Any, _schedules: Any, train: Corpus, *_: Any, **__: Any) -> list[dict[str, Any]]:
+        shown.append(train)
         (tmp_path / ".checkpoints").mkdir()
         return []
 
@@ -190,10 +192,24 @@ def test_a_continuation_is_told_by_a_bag_then_a_new_line_then_what_was_said(
     story = " ".join(f"{a}{b}" for a in "bcdfghjklmnpqrst" for b in "aeiou")
     make_lm([Prompt("", story)], tmp_path, style="continuation", **{**SMALL, "steps": 20})
     text = load_llm(str(tmp_path), offline=True).tokenizer
-    for (item,) in shown:
-        before, answer = decode(item.ids[~item.train], text), decode(item.ids[item.train], text)
-        assert f" {answer} " in f" {story} "
-        bag, _, context = before.partition("\n")
+    for (item,) in shown[0].renderings:
+        context, answer = decode(item.ids[~item.train & ~item.slot], text), decode(item.ids[item.train], text)
         assert f"{context} {answer}".strip() in story
-        assert set(bag.split()) & set(answer.split()) or len(bag.split()) <= 2
+        assert item.slot.sum() == 4
+        assert item.slot[1:5].all()
         assert int(item.ids[-1]) == text.eos_token_id
+    assert shown[0].batch(np.arange(3), [item[0] for item in shown[0].renderings[:3]]).vertices.shape[:2] == (3, 1)
+
+
+def test_words_that_a_hint_tells_of_are_likelier(tmp_path: Path) -> None:
+    rng, names = np.random.default_rng(0), ("red", "blue", "dog", "cat", "sun", "sea")
+    stories = [Prompt("", " ".join(rng.choice(names, 60))) for _ in range(20)]
+    make_lm(stories, tmp_path, style="continuation", **{**SMALL, "steps": 400, "batch_size": 16, "learning_rate": 4e-3})
+    llm = load_llm(str(tmp_path), offline=True)
+    items = [render(Prompt("", f"{name} {name}"), llm.tokenizer, 4, "continuation", with_answer=True) for name in names]
+    ids = [item.ids[item.train][:1].tolist() for item in items]
+    # Twice the word itself, as one brain token would be that is sure of it.
+    model = BrainLM(llm.model, torch.nn.Identity(), Spoken(llm.model, np.array([i[0] for i in ids]), 4)).eval()
+    sure = np.eye(len(names), dtype=np.float32)[:, None]
+    nll = np.stack([model.nll(collate(items, np.roll(sure, s, axis=0))).numpy() for s in range(len(names))])
+    assert nll[0].mean() < nll[1:].mean(axis=1).min() - 0.1
