@@ -240,6 +240,10 @@ def test_the_page_of_brainllm_has_the_numbers_of_the_recipe() -> None:
     assert f"{options['layers']} hidden layers of {options['hidden']} units, ReLU, dropout {options['dropout']}" in text
     assert f"standard deviation {options['deviation']}" in text
     assert (window.seconds, window.rows, window.context) == (2.0, 4, (1, 2, 3))
+    assert window.lower
+    assert "| case | lower" in text
+    assert f"the newest words that make at most {config.model.max_prompt_tokens} tokens" in text
+    assert f"the first words that make at most {config.model.max_answer_tokens} tokens" in text
     assert (first.objective, second.objective) == ("context_mean_mse", "cross_entropy")
     assert f"| epochs | {first.epochs} | at most {second.epochs} |" in text
     assert (first.learning_rate, second.learning_rate, first.l2, second.l2) == (1e-3, 1e-4, 0, 0)

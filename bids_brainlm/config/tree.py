@@ -216,6 +216,7 @@ class Window:
         "Chunks of words that the text of a trial is cut into; all but the first are decoded, each from the response to the whole"
         " text, with the chunks before it as context. 0 leaves texts whole.",
     )
+    lower: bool = setting(False, "Words of windows and chunks in lower case, those of their contexts too.")
 
 
 @dataclass(frozen=True)
@@ -265,6 +266,12 @@ class Model:
     )
     revision: str = setting("", "Revision (commit or tag) of the language model; the newest when empty.")
     style: str = setting("chat", "How prompt, brain tokens and answer are laid out.")
+    max_prompt_tokens: int = setting(
+        0, "Longest text (question, or the words before a window or chunk) of a prompt, in tokens: its newest words; 0 for any."
+    )
+    max_answer_tokens: int = setting(
+        0, "Longest text that is trained on and scored by its likelihood, in tokens: its first words; 0 for any."
+    )
     tokenizer: str = setting("parcelwise", "Brain tokenizer.", "--tokenizer")
     options: dict[str, Any] = table("Options of the tokenizer.")
     markers: bool = setting(False, "Learned vectors before and after the brain tokens (parameter group markers).")
@@ -358,6 +365,7 @@ class Story:
 class Compat:
     """What the released code of BrainLLM does and this package otherwise does not; off unless its figures are to be matched."""
 
+    oldest_prompt: bool = setting(False, "Prompts longer than model.max_prompt_tokens keep their oldest words.")
     padded_warmup: bool = setting(False, "Padding counts in the mean embedding that the warm-up aims at.")
     recall_rouge: bool = setting(False, "The recall of ROUGE is reported beside its F1.")
     truncated: bool = setting(

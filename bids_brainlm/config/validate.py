@@ -155,6 +155,8 @@ _LOWEST = {
     "window.lag": 0,
     "window.chunks": 0,
     "model.components": 0,
+    "model.max_prompt_tokens": 0,
+    "model.max_answer_tokens": 0,
     "model.basis_components": 1,
     "model.lora_rank": 1,
     "decode.max_new_tokens": 1,

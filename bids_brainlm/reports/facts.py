@@ -75,6 +75,7 @@ def facts_of(request: Request, participant: str, tables: dict[str, Any], sidecar
         recipe=_recipe(config),
         llm=Path(config.model.llm).name if Path(config.model.llm).is_dir() else config.model.llm,
         revision=sidecars[0]["LanguageModel"]["revision"] if sidecars else "",
+        texts=texts_told(config),
         tokenizer=config.model.tokenizer,
         vertex_dropout=config.model.vertex_dropout,
         basis_variance=config.model.basis_variance,
@@ -96,6 +97,20 @@ def facts_of(request: Request, participant: str, tables: dict[str, Any], sidecar
         seed=config.run.random_seed,
         software=tuple((name, metadata.version(name)) for name in SOFTWARE),
     )
+
+
+def texts_told(config: Config) -> tuple[str, ...]:
+    """What was done to texts before the language model read them."""
+    settings, out = config.model, []
+    if config.window.lower and (config.window.words or config.window.chunks):
+        out.append("All words were in lower case.")
+    if settings.max_prompt_tokens:
+        which = "oldest" if config.compat.oldest_prompt else "newest"
+        out.append(f"A prompt of more than {settings.max_prompt_tokens} tokens was cut to its {which} words.")
+    if settings.max_answer_tokens:
+        longer = f"A text of more than {settings.max_answer_tokens} tokens"
+        out.append(f"{longer} was cut to its first words in training and likelihood.")
+    return tuple(out)
 
 
 def estimates_of(request: Request, participant: str) -> list[dict[str, Any]]:

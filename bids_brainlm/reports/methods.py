@@ -93,6 +93,7 @@ class MethodFacts:
     recipe: str = ""
     llm: str = ""
     revision: str = ""
+    texts: tuple[str, ...] = ()  # sentences: what was done to texts
     tokenizer: str = ""
     n_tokens: int = 0
     basis_components: int = 0
@@ -300,7 +301,7 @@ def _model(f: MethodFacts) -> list[str]:
     if f.llm:
         revision = f" (revision {f.revision})" if f.revision else ""
         out.append(f"Brain tokens stood before the prompt of {f.llm}{revision} [@transformers].")
-    return out
+    return [*out, *f.texts]
 
 
 def _training(f: MethodFacts) -> list[str]:

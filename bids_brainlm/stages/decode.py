@@ -20,6 +20,7 @@ from bids_brainlm.evaluation.decoding import Decoded, Generation
 from bids_brainlm.evaluation.decoding import decode as decode_texts
 from bids_brainlm.evaluation.table import Predictions
 from bids_brainlm.io.files import write_json, write_tsv
+from bids_brainlm.language.limits import shortened
 from bids_brainlm.models import checkpoint
 from bids_brainlm.stages import decoder
 from bids_brainlm.stages.examples import examples_of, splits_of
@@ -127,6 +128,8 @@ def decoded(fitted: decoder.Decoder, test: Examples, config: Config, fold: int) 
         settings.repetition_penalty,
         settings.batch_size,
     )
+    limits = decoder.limits_of(config)
+    test = dataclasses.replace(test, prompts=tuple(shortened(prompt, limits, fitted.text) for prompt in test.prompts))
     seed = config.run.random_seed + fold
     return decode_texts(fitted.model, fitted.text, test, generation, permutations=settings.permutations, seed=seed, fold=fold)
 

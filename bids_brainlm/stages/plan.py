@@ -347,6 +347,7 @@ def _per_participant(
         | {"estimate": own_settings(request)["estimate"]},
         "parcels used": list(config.parcels.only),
         "padded": config.compat.padded_warmup,
+        "oldest": config.compat.oldest_prompt,
     }
     train = digest(inputs)
     decode = digest(train, bearing(config, "decode"))

@@ -98,7 +98,7 @@ def story_metrics(config: Config) -> tuple[list[Metric], dict[str, Any]]:
 
 def tellings_of(trials: Trials, settings: Window) -> Iterator[Telling]:
     """Every story of every run, not divided into parts yet."""
-    for run, own, times, stories in stories_of(trials):
+    for run, own, times, stories in stories_of(trials, settings):
         for start, transcript in stories:
             texts = texts_of(transcript, settings.seconds)
             rows = rows_of(times, start, len(texts), settings.seconds, settings.lag, settings.rows)

@@ -98,14 +98,17 @@ def transcripts_of(heard: pd.DataFrame) -> Iterator[tuple[float, Transcript]]:
         )
 
 
-def stories_of(trials: Trials) -> Iterator[tuple[str, Ints, NDArray[np.float64], list[tuple[float, Transcript]]]]:
+def stories_of(
+    trials: Trials, settings: Window
+) -> Iterator[tuple[str, Ints, NDArray[np.float64], list[tuple[float, Transcript]]]]:
     """Of every run with words: its name, the rows of its volumes, their times in s, and its stories (`transcripts_of`)."""
     if trials.heard is None:
         raise ValueError("these trials have no words with times")
     runs, times = trials.table["run"].astype(str).to_numpy(str), trials.table["onset"].to_numpy(float)
     for run, heard in trials.heard.groupby("run", sort=False):
         own = np.flatnonzero(runs == str(run))
-        yield str(run), own, times[own], list(transcripts_of(heard))
+        written = heard.assign(word=heard["word"].astype(str).str.lower()) if settings.lower else heard
+        yield str(run), own, times[own], list(transcripts_of(written))
 
 
 def samples_of(
@@ -181,7 +184,7 @@ def _found(trials: Trials, settings: Window) -> tuple[list[tuple[str, int, Sampl
     """(name of the part of the run, first row of the run, sample) of all runs, and what is left out of each."""
     found: list[tuple[str, int, Sample]] = []
     left_out: dict[str, LeftOut] = {}
-    for run, own, times, stories in stories_of(trials):
+    for run, own, times, stories in stories_of(trials, settings):
         for part, (start, transcript) in enumerate(stories):
             samples, counts = samples_of(start, transcript, times, settings)
             left_out[run] = left_out.get(run, LeftOut()) + counts
@@ -261,7 +264,7 @@ def chunks_of(text: str, settings: Window) -> list[Chunk]:
     Prompt(context='the hare', answer='ran far')
     Prompt(context='the hare ran far', answer='away')
     """
-    parts = chunks(text, settings.chunks)
+    parts = chunks(text.lower() if settings.lower else text, settings.chunks)
     return [
         Chunk(k, tuple(range(k - n, k)), Prompt(" ".join(parts[k - n : k]), parts[k]))
         for k in range(1, len(parts))

@@ -175,6 +175,16 @@ def test_windows_of_words_are_told_instead_of_trials() -> None:
     assert "left out were" not in method_text(none)
 
 
+def test_what_was_done_to_texts_is_told() -> None:
+    from bids_brainlm.config import load
+    from bids_brainlm.reports.facts import texts_told
+
+    text = method_text(dataclasses.replace(FULL, texts=texts_told(load("brainllm"))))
+    assert "All words were in lower case. A prompt of more than 32 tokens was cut to its newest words." in text
+    assert "cut to its oldest words" in texts_told(load("brainllm", overrides={"compat.oldest_prompt": "true"}))[1]
+    assert texts_told(load("brainllm-small")) == texts_told(load("cortext")) == ()
+
+
 def test_a_split_in_time_tells_its_purge_and_its_shifts() -> None:
     windows = WindowFacts(3, 1200, 250, 2.0, 4.0, 3, (1, 2, 3))
     text = method_text(dataclasses.replace(FULL, scheme="blocks", purged=41, windows=windows, folds=1))

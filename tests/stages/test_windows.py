@@ -175,3 +175,27 @@ def test_chunks_without_context_are_asked_for_by_0(make_request: Any) -> None:
     assert [prompt.context for prompt in examples.prompts] == [""] * 4
     assert [prompt.answer for prompt in examples.prompts] == ["b", "c", "e", "f"]
     assert set(examples.heard) == {()}
+
+
+def test_lower_case_holds_for_texts_contexts_references_and_whole_stories(make_request: Any, story_trials: Trials) -> None:
+    from bids_brainlm.stages.story import tellings_of
+
+    story_trials.heard["word"] = story_trials.heard["word"].str.upper()
+    as_said, lower = _request(make_request), _request(make_request, "window.lower", "true")
+    before, after = examples_of(as_said, story_trials), examples_of(lower, story_trials)
+    assert "HARE1" in before.prompts[0].answer + before.prompts[0].context
+    for one, other in zip(before.prompts, after.prompts, strict=True):
+        assert (one.context.lower(), one.answer.lower()) == (other.context, other.answer)
+    assert after.references == tuple((prompt.answer,) for prompt in after.prompts)
+    assert (before.id == after.id).all()
+    told = [[telling.texts for telling in tellings_of(story_trials, r.config.window)] for r in (as_said, lower)]
+    assert told[1] == [tuple(text.lower() for text in texts) for texts in told[0]] != told[0]
+
+
+def test_chunks_in_lower_case(make_request: Any) -> None:
+    sentences = ["A Hare ran FAR away Today", "The fox IS very Old"]
+    as_written, lower = (_sentences(make_request, sentences, "window.lower", value) for value in ("false", "true"))
+    assert as_written.prompts[0].context == "A Hare"
+    assert [(p.context, p.answer) for p in lower.prompts[:2]] == [("a hare", "ran far"), ("a hare ran far", "away today")]
+    assert lower.references[0] == ("ran far",)
+    assert (lower.stimulus == as_written.stimulus).all()
