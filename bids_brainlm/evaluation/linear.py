@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bids_brainlm.core.types import Ints
+from bids_brainlm.evaluation.resampling import permutation_p
 from bids_brainlm.evaluation.statistics import pairwise_accuracy
 
 Array = NDArray[np.float64]
@@ -39,17 +40,36 @@ class Measure:
         nan where there is nothing to compare with.
     null : (K, n) float64
         The same with the responses of K partners in the place of the example's own.
+    exchanged : (E, n) float64, optional
+        The same under E exchanges of responses, which p counts; ``null`` when absent.
     """
 
     values: Array
     null: Array
+    exchanged: Array | None = None
+
+    @property
+    def p_value(self) -> float:
+        """Of the mean over the examples that have a value; nan where there is none."""
+        known = np.isfinite(self.values)
+        null = (self.null if self.exchanged is None else self.exchanged)[:, known]
+        return permutation_p(float(self.values[known].mean()), null.mean(axis=1)) if null.size else np.nan
 
     @classmethod
     def concat(cls, parts: Sequence[Measure]) -> Measure:
         """Several test sets, one after the other."""
-        n_permutations = min(len(part.null) for part in parts)
-        null = np.concatenate([part.null[:n_permutations] for part in parts], axis=1)
-        return cls(np.concatenate([part.values for part in parts]), null)
+        exchanged = [part.exchanged for part in parts if part.exchanged is not None]
+        return cls(
+            np.concatenate([part.values for part in parts]),
+            _beside([part.null for part in parts]),
+            _beside(exchanged) if len(exchanged) == len(parts) else None,
+        )
+
+
+def _beside(parts: Sequence[Array]) -> Array:
+    """Permutations of several test sets, as many as all of them have."""
+    least = min(map(len, parts))
+    return np.concatenate([part[:least] for part in parts], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +126,14 @@ def predict(products: tuple[Array, Array], targets: ArrayLike, groups: ArrayLike
     return np.asarray(ridge_path(kernel, known, cross, np.array([alpha]))[0] - known.mean(axis=0))
 
 
-def identify(predicted: ArrayLike, targets: ArrayLike, texts: Sequence[str], groups: ArrayLike, partners: Ints) -> Identified:
+def identify(
+    predicted: ArrayLike,
+    targets: ArrayLike,
+    texts: Sequence[str],
+    groups: ArrayLike,
+    partners: Ints,
+    exchanges: Ints | None = None,
+) -> Identified:
     """Compare predictions with the true texts, those of others, and with predictions from other brains.
 
     Parameters
@@ -121,15 +148,19 @@ def identify(predicted: ArrayLike, targets: ArrayLike, texts: Sequence[str], gro
         A text that occurs in the group of an example is not compared with its own.
     partners : (K, m) int64
         Example whose response takes the place of its own in each permutation.
+    exchanges : (E, m) int64, optional
+        The same in each permutation of the tests.
     """
     names, first, code = np.unique(np.asarray(texts), return_index=True, return_inverse=True)
     _, group = np.unique(np.asarray(groups), return_inverse=True)
     inside = np.zeros((names.size, int(group.max()) + 1), dtype=np.bool_)
     inside[code, group] = True
     likeness = _unit(predicted) @ _unit(targets)[first].T
-    brains = np.concatenate([np.arange(code.size)[None], partners])
-    found = [_of_brains(likeness[brain], code, ~inside[:, group].T) for brain in brains]
-    return Identified(*(Measure(rows[0], np.stack(rows[1:])) for rows in zip(*found, strict=True)))
+    tested = np.empty((0, code.size), dtype=np.int64) if exchanges is None else exchanges
+    brains = np.concatenate([np.arange(code.size)[None], partners, tested])
+    found = np.array([_of_brains(likeness[brain], code, ~inside[:, group].T) for brain in brains])
+    parts = (np.split(found[:, k], [1, 1 + len(partners)]) for k in range(found.shape[1]))
+    return Identified(*(Measure(own[0], null, more if len(more) else None) for own, null, more in parts))
 
 
 def _of_brains(likeness: Array, code: Ints, others: NDArray[np.bool_]) -> tuple[Array, Array, Array]:

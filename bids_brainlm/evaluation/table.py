@@ -2,8 +2,9 @@
 
 *Predictions* are one row a test trial and condition, with the columns of `bids_brainlm.core.types.DECODED_COLUMNS` and no others.
 The *summary* is a long table of figures, one row a metric and condition (`METRICS_COLUMNS`). Its first row is the primary test,
-``nll_permuted_minus_true``; other p values are secondary: label permutation within runs for facts, flips of the sign of whole
-groups (true against permuted brain) for every other metric.
+``nll_permuted_minus_true``; other p values are secondary: pairings of texts with other brains for figures of the likelihood
+matrix, label permutation within runs for facts, flips of the sign of whole groups (true against permuted brain) for every other
+metric.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from bids_brainlm.core.types import CONDITIONS, DECODED_COLUMNS
 from bids_brainlm.evaluation.labels import AccuracyTest, accuracy_permutation, factor_permutations
-from bids_brainlm.evaluation.linear import TOP, Identified, Measure
+from bids_brainlm.evaluation.linear import TOP, Identified
+from bids_brainlm.evaluation.matrix import Evidence
 from bids_brainlm.evaluation.metrics import Facts, Metric, mean_known
-from bids_brainlm.evaluation.resampling import bootstrap_interval, permutation_p, sign_flip_p
+from bids_brainlm.evaluation.resampling import bootstrap_interval, sign_flip_p
 from bids_brainlm.evaluation.resources import lacking
 from bids_brainlm.evaluation.statistics import PrimaryTest, pairwise_accuracy, primary_test
 
@@ -157,7 +159,7 @@ class Sampling:
 def summary(
     predictions: Predictions,
     metrics: Sequence[Metric],
-    nll_permuted: ArrayLike | None = None,
+    evidence: Evidence | None = None,
     facts: Facts | None = None,
     runs: ArrayLike | None = None,
     readouts: Mapping[str, NDArray[np.str_]] | None = None,
@@ -173,8 +175,8 @@ def summary(
         Pooled over folds.
     metrics : sequence of Metric
         Those that need facts, or something that ``resources`` lack, are left out.
-    nll_permuted : (K, n) float, optional
-        NLL under K permutations, columns in the order of the true condition; gives the primary test.
+    evidence : Evidence, optional
+        Of the likelihood matrices, texts in the order of the true condition; gives the primary test.
     facts : Facts, optional
     runs : (n,), optional
         Within what labels are permuted, in the order of the true condition; the fold when absent.
@@ -193,7 +195,7 @@ def summary(
     """
     true = predictions.of("true")
     blocks = true.table["fold"].to_numpy() if runs is None else np.asarray(runs)
-    rows = list(_likelihood_rows(predictions, nll_permuted, sampling))
+    rows = list(_likelihood_rows(predictions, evidence, sampling))
     for name, found in (identified or {}).items():
         rows += _identified_rows(name, found, true, sampling)
     given = resources or {}
@@ -224,16 +226,17 @@ def _estimate(metric: str, condition: str, values: ArrayLike, units: ArrayLike, 
     return _Row(metric, condition, mean, low, high, int(known.sum()), **rest)
 
 
-def _likelihood_rows(predictions: Predictions, nll_permuted: ArrayLike | None, sampling: Sampling) -> Iterator[_Row]:
+def _likelihood_rows(predictions: Predictions, evidence: Evidence | None, sampling: Sampling) -> Iterator[_Row]:
     true = predictions.of("true")
-    if nll_permuted is not None and len(true):
-        permuted = np.asarray(nll_permuted, dtype=np.float64)
+    if evidence is not None and len(true):
+        permuted = evidence.permuted
         test = primary_test(true.nll, permuted, true.groups, sampling.bootstrap, sampling.seed)
         low, high = test.interval or (np.nan, np.nan)
         yield _Row(PRIMARY, "true", test.effect, low, high, test.n, float(permuted.mean()), test.p_value)
-        yield _estimate(
-            "nll_pairwise_permuted", "true", pairwise_accuracy(true.nll, permuted), true.groups, sampling, null_mean=0.5
-        )
+        for name, found in evidence.figures.items():
+            if np.isfinite(found.values).any():
+                rest = {"null_mean": float(found.null.mean()), "p_value": permutation_p(_mean(found.values), found.null)}
+                yield _estimate(name, "true", found.values, true.groups, sampling, **rest)
     for condition in predictions.conditions:
         part = predictions.of(condition)
         yield _estimate("nll", condition, part.nll, part.groups, sampling)
@@ -242,18 +245,12 @@ def _likelihood_rows(predictions: Predictions, nll_permuted: ArrayLike | None, s
 
 def _identified_rows(name: str, found: Identified, true: Predictions, sampling: Sampling) -> Iterator[_Row]:
     """Pairwise accuracy, 2-way identification and top 10; each p counts permutations whose mean is as good as the true one."""
-    p = {key: _p_of(getattr(found, key)) for key in ("cosine", "identification", "top")}
-    rest: dict[str, Any] = {"null_mean": 0.5, "p_value": p["cosine"]}
+    rest: dict[str, Any] = {"null_mean": 0.5, "p_value": found.cosine.p_value}
     yield _estimate("readout_pairwise", name, found.pairwise, true.groups, sampling, **rest)
     for key, metric in (("identification", "readout_identification"), ("top", f"readout_top{TOP}")):
         measure = getattr(found, key)
-        rest = {"null_mean": _mean(measure.null), "p_value": p[key]}
+        rest = {"null_mean": _mean(measure.null), "p_value": measure.p_value}
         yield _estimate(metric, name, measure.values, true.groups, sampling, **rest)
-
-
-def _p_of(measure: Measure) -> float:
-    null = measure.null[:, np.isfinite(measure.values)]
-    return permutation_p(_mean(measure.values), null.mean(axis=1)) if null.size else np.nan
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -16,15 +16,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bids_brainlm.config import Config, Request
-from bids_brainlm.core.interventions import partners
+from bids_brainlm.core.interventions import exchanges, partners
 from bids_brainlm.core.types import Split
 from bids_brainlm.errors import InputError, MissingInputError, MissingResourceError
 from bids_brainlm.evaluation.linear import Identified, identify, predict
+from bids_brainlm.evaluation.matrix import Evidence, LikelihoodMatrix
 from bids_brainlm.evaluation.metrics import Facts, Metric, chosen
 from bids_brainlm.evaluation.resources import available, lacking
 from bids_brainlm.evaluation.surprise import SURPRISE_COLUMNS, bins, slopes
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, Predictions, Sampling, summary
 from bids_brainlm.io.files import read_tsv, write_tsv
+from bids_brainlm.stages.comparisons import comparisons_of
 from bids_brainlm.stages.examples import examples_of, splits_of
 from bids_brainlm.stages.outputs import beh_path, describe, leaky_marks
 from bids_brainlm.stages.reliability import write_reliability
@@ -32,36 +34,57 @@ from bids_brainlm.stages.responses import load_trials
 
 LOGGER = logging.getLogger(__name__)
 
+READOUT_PERMUTATIONS = 200
+"""Most permutations behind p values of readouts of texts, each of which compares all predictions with all texts anew."""
+
 
 def evaluate(request: Request, *, participant: str) -> list[Path]:
     """Stage: figures of merit of the pooled out-of-fold predictions, with linear readouts beside them."""
     config = request.config
     trials = load_trials(request, participant)
     predictions = Predictions(read_tsv(beh_path(request, participant, trials.task, "decoded")))
-    scores = read_tsv(beh_path(request, participant, trials.task, "permuted"))
-    nll = scores.drop(columns=["trial_id", "run"]).to_numpy(float).T
+    likelihoods = read_tsv(beh_path(request, participant, trials.task, "likelihood"))
     facts = load_facts(request)
-    readouts: dict[str, NDArray[np.str_]] = {}
     examples = examples_of(request, trials)
-    if facts is not None:
-        folds = splits_of(request, trials, examples)
-        readouts = _read_out(folds, facts, config.evaluate.readout, config.run.random_seed)
+    folds = splits_of(request, trials, examples)
+    evidence = evidence_of(folds, predictions, likelihoods, config)
+    readouts = {} if facts is None else _read_out(folds, facts, config.evaluate.readout, config.run.random_seed)
     continued = trials.heard is not None or config.window.chunks > 0
-    identified = _identified(request, splits_of(request, trials, examples)) if continued else {}
+    identified = _identified(request, folds) if continued else {}
     metrics = chosen(config.evaluate.metrics, recall_rouge=config.compat.recall_rouge, truncated=config.compat.truncated)
     resources = available({name for metric in metrics for name in metric.context}, config.evaluate.bertscore)
-    sampling, runs = Sampling(config.evaluate.bootstrap, seed=config.run.random_seed), scores["run"].to_numpy(str)
-    table = summary(predictions, metrics, nll, facts, runs, readouts, identified, resources, sampling)
+    sampling = Sampling(config.evaluate.bootstrap, seed=config.run.random_seed)
+    runs = likelihoods.drop_duplicates("trial_id")["run"].to_numpy(str)
+    table = summary(predictions, metrics, evidence, facts, runs, readouts, identified, resources, sampling)
     surprise = []
     if continued:
-        table = pd.concat([table, slopes(predictions, nll, sampling)], ignore_index=True)
-        surprise = _write_surprise(request, participant, trials.task, bins(predictions, nll, sampling))
+        table = pd.concat([table, slopes(predictions, evidence, sampling)], ignore_index=True)
+        surprise = _write_surprise(request, participant, trials.task, bins(predictions, evidence, sampling))
     path = beh_path(request, participant, trials.task, "metrics")
     primary = f"Primary test, declared beforehand: {table['metric'].iloc[0]}."
     text = f"Figures of merit. {primary} Intervals are 95 % bootstrap over groups."
-    marks = {**leaky_marks(config), "NotRun": not_run(metrics, resources)}
+    marks = {**leaky_marks(config), "Permutations": len(evidence.permuted), "NotRun": not_run(metrics, resources)}
     written = [write_tsv(path, table), describe(path, text, METRICS_COLUMNS, marks)]
     return [*written, *surprise, *write_reliability(request, participant, trials, examples)]
+
+
+def evidence_of(folds: Sequence[Split], predictions: Predictions, likelihoods: pd.DataFrame, config: Config) -> Evidence:
+    """What the likelihood matrices of all folds say, with permutations drawn anew from the seed.
+
+    Parameters
+    ----------
+    likelihoods : DataFrame
+        As `LikelihoodMatrix.to_frame` makes it, of all folds.
+    """
+    n_tokens = predictions.of("true").table.set_index("trial_id")["n_tokens"]
+    parts = []
+    for split in folds:
+        test = split.examples.take(split.test)
+        compared = comparisons_of(test, config, split.fold)
+        matrix = LikelihoodMatrix.from_frame(likelihoods, test.id, n_tokens.loc[list(test.id)])
+        column = pd.Index(matrix.brains).get_indexer(pd.Index(test.id[compared.first]))
+        parts.append(Evidence.of(matrix, column[compared.pairings], [prompt.context for prompt in test.prompts]))
+    return Evidence.concat(parts)
 
 
 def not_run(metrics: Sequence[Metric], resources: Mapping[str, Any]) -> dict[str, str]:
@@ -169,8 +192,8 @@ def _identified(request: Request, folds: Sequence[Split]) -> dict[str, Identifie
         embedded = _embedded(known + true, known, config.evaluate.embeddings)
         targets, own = embedded[: len(known)], embedded[len(known) :]
         predicted = predict(kernels(_panels(split, train)), targets, split.examples.group[train])
-        others = partners(test, max(config.decode.permutations, 1), config.run.random_seed + split.fold)
-        parts.append(identify(predicted, own - targets.mean(axis=0), true, test.group, others))
+        drawn = (test, max(config.decode.permutations, 1), config.run.random_seed + split.fold)
+        parts.append(identify(predicted, own - targets.mean(axis=0), true, test.group, partners(*drawn), exchanges(*drawn)))
     return {"ridge": Identified.concat(parts)}
 
 

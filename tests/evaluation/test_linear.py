@@ -103,3 +103,16 @@ def test_sentences_that_were_read_are_told_from_those_of_other_passages(real_dat
         partners = np.roll(np.arange(len(own)), 9)[None]
         found = identify(predicted, bags[test] - bags[~test].mean(0), own, passage[test], partners)
         assert low < found.identification.values.mean() < high
+
+
+def test_p_counts_exchanges_where_they_are_given() -> None:
+    """Two texts: partners always change places, exchanges every other time, and so cannot reach significance."""
+    vectors, others = np.eye(4), np.array([[1, 0, 3, 2]] * 99)
+    stay = np.where(np.arange(100)[:, None] % 2, np.arange(4), others[0])
+    found = identify(vectors, vectors, list("abcd"), list("abcd"), others, stay)
+    assert found.identification.null.shape == (99, 4)
+    assert found.identification.p_value == pytest.approx(51 / 101)
+    assert identify(vectors, vectors, list("abcd"), list("abcd"), others).identification.p_value == 1 / 100
+    both = Identified.concat([found, found])
+    assert both.top.exchanged is not None
+    assert both.top.exchanged.shape == (100, 8)
