@@ -65,6 +65,12 @@ def _between_tails(estimates: Array, n_units: int, level: float) -> tuple[float,
     return float(low), float(high)
 
 
+def unit_means(values: ArrayLike, units: ArrayLike) -> Array:
+    """(u,) mean of each unit, in the order of their names; nan is left out."""
+    sums, counts = _per_unit(values, units)
+    return sums / counts
+
+
 def _per_unit(values: ArrayLike, units: ArrayLike) -> tuple[Array, Array]:
     numbers, labels = np.asarray(values, dtype=np.float64), np.asarray(units)
     if numbers.shape != labels.shape or numbers.ndim != 1:
