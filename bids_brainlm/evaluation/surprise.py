@@ -95,5 +95,5 @@ def slopes(
         found = line(surprise, values, groups, sampling.bootstrap, sampling.permutations, sampling.seed)
         low, high = found.interval or (np.nan, np.nan)
         p = np.nan if found.p_value is None else found.p_value
-        rows.append((f"{SLOPE}{measure}", "true", found.slope, low, high, found.n, 0.0, p))
+        rows.append((f"{SLOPE}{measure}", "true", found.slope, low, high, found.n, 0.0, p, np.nan))
     return pd.DataFrame(rows, columns=list(METRICS_COLUMNS))

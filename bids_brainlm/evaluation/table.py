@@ -23,6 +23,7 @@ from bids_brainlm.evaluation.labels import AccuracyTest, accuracy_permutation, f
 from bids_brainlm.evaluation.linear import TOP, Identified
 from bids_brainlm.evaluation.matrix import Evidence
 from bids_brainlm.evaluation.metrics import Facts, Metric, mean_known
+from bids_brainlm.evaluation.multiplicity import false_discovery_q
 from bids_brainlm.evaluation.resampling import bootstrap_interval, sign_flip_p
 from bids_brainlm.evaluation.resources import lacking
 from bids_brainlm.evaluation.statistics import PrimaryTest, pairwise_accuracy, primary_test
@@ -40,6 +41,7 @@ METRICS_COLUMNS = {
     "n": "Number of texts.",
     "null_mean": "Mean of the comparison: of the permutations for facts and the primary test, else of the permuted condition.",
     "p_value": "One-sided permutation p value against that comparison; n/a where none is made.",
+    "q_value": "False discovery rate (Benjamini-Hochberg) over the p values of the table but the primary one, which is declared.",
 }
 """Columns of the metrics table, in order."""
 
@@ -145,6 +147,7 @@ class _Row:
     n: int = 0
     null_mean: float = np.nan
     p_value: float = np.nan
+    q_value: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -205,7 +208,14 @@ def summary(
     if facts is not None and any("facts" in metric.context for metric in metrics):
         named = {name: facts.read(predictions.of(name).texts) for name in predictions.conditions}
         rows += _facts_rows(facts, predictions, {**named, **(readouts or {})}, blocks, sampling)
-    return pd.DataFrame([dataclasses.asdict(row) for row in rows], columns=list(METRICS_COLUMNS))
+    return with_q(pd.DataFrame([dataclasses.asdict(row) for row in rows], columns=list(METRICS_COLUMNS)))
+
+
+def with_q(table: pd.DataFrame) -> pd.DataFrame:
+    """The metrics table with ``q_value`` over every p value but that of the primary test."""
+    secondary = table["p_value"].to_numpy(float).copy()
+    secondary[table["metric"].to_numpy() == PRIMARY] = np.nan
+    return table.assign(q_value=false_discovery_q(secondary))
 
 
 def primary_of(summary_table: pd.DataFrame, n_permutations: int) -> PrimaryTest | None:

@@ -24,7 +24,7 @@ from bids_brainlm.evaluation.matrix import Evidence, LikelihoodMatrix
 from bids_brainlm.evaluation.metrics import Facts, Metric, chosen
 from bids_brainlm.evaluation.resources import available, lacking
 from bids_brainlm.evaluation.surprise import SURPRISE_COLUMNS, bins, slopes
-from bids_brainlm.evaluation.table import METRICS_COLUMNS, Predictions, Sampling, summary
+from bids_brainlm.evaluation.table import METRICS_COLUMNS, Predictions, Sampling, summary, with_q
 from bids_brainlm.io.files import read_tsv, write_tsv
 from bids_brainlm.stages.comparisons import comparisons_of
 from bids_brainlm.stages.examples import examples_of, splits_of
@@ -58,7 +58,7 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     table = summary(predictions, metrics, evidence, facts, runs, readouts, identified, resources, sampling)
     surprise = []
     if continued:
-        table = pd.concat([table, slopes(predictions, evidence, sampling)], ignore_index=True)
+        table = with_q(pd.concat([table, slopes(predictions, evidence, sampling)], ignore_index=True))
         surprise = _write_surprise(request, participant, trials.task, bins(predictions, evidence, sampling))
     path = beh_path(request, participant, trials.task, "metrics")
     primary = f"Primary test, declared beforehand: {table['metric'].iloc[0]}."

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from bids_brainlm.core.types import DECODED_COLUMNS
 from bids_brainlm.evaluation.linear import Identified, Measure
 from bids_brainlm.evaluation.metrics import Facts, chosen
-from bids_brainlm.evaluation.table import METRICS_COLUMNS, PRIMARY, Predictions, Sampling, phenotype, primary_of, summary
+from bids_brainlm.evaluation.table import METRICS_COLUMNS, PRIMARY, Predictions, Sampling, phenotype, primary_of, summary, with_q
 
 N = 24
 ANIMALS = np.array(["dog", "cat", "bird"])[np.arange(N) % 3]
@@ -155,3 +156,17 @@ def test_phenotype_is_one_row_a_participant() -> None:
     assert list(table["participant_id"]) == ["sub-01", "sub-02"]
     assert table[PRIMARY].tolist() == pytest.approx([3.0, 3.0])
     assert {"p_value", "n_texts", "exact_true", "exact_none", "nll_permuted"} <= set(table.columns)
+
+
+def test_q_is_over_every_p_but_the_primary_one() -> None:
+    made = Predictions(frame())
+    table = summary(made, chosen(["exact", "bleu1", "wer"]), np.tile(made.of("permuted").nll, (99, 1)), sampling=QUICK)
+    tested = table[table["p_value"].notna()]
+    assert table.loc[0, "metric"] == PRIMARY
+    assert np.isnan(table.loc[0, "q_value"])
+    assert len(tested) == 4
+    expected = stats.false_discovery_control(tested["p_value"][1:])
+    np.testing.assert_allclose(tested["q_value"][1:], expected)
+    assert table["q_value"].notna().sum() == 3
+    more = with_q(pd.concat([table, table.iloc[[1]].assign(metric="slope", p_value=1.0)], ignore_index=True))
+    np.testing.assert_allclose(more["q_value"].dropna(), [*(expected * 4 / 3), 1.0])
