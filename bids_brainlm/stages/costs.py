@@ -64,11 +64,22 @@ START = {
 PER_FOLD = {"train": 0.5, "decode": 0.3, "evaluate": 0.25, "story": 0.5}
 """Seconds that a fold adds whatever its size: loading the language model again, fitting the readouts."""
 
-SECONDS_PER_VALUE = {"tune": 3.5e-7, "estimate": 2e-7, "parcellate": 8e-8, "clean": 2.5e-7, "evaluate": 5e-7}
+SECONDS_PER_VALUE = {"tune": 3.5e-7, "estimate": 2e-7, "parcellate": 8e-8, "clean": 2.5e-7, "evaluate": 5e-7, "story": 1.8e-7}
 """Seconds a value of the series (volumes x vertices: tune, estimate, clean) or of the responses (trials x vertices)."""
 
 TRAINING_FLOPS, FORWARD_FLOPS = 5e10, 1.3e11
 """Operations a second with gradients, and without."""
+
+STEP_PER_LAYER, PER_SEQUENCE = 5e-4, 1e-4
+"""Seconds to read one token on, a layer; and to propose and choose, a text. Neither depends on the size of the model."""
+
+ENCODING_PER_VALUE, PER_SCORE, PER_SHIFT = 2.4e-7, 2e-4, 5e-7
+"""Seconds a value of the responses to fit an encoding model; to score a text; to add up a shift."""
+
+TOKENS_PER_WORD = 1.3
+
+STORY_METRICS = 2
+"""Metrics of long windows that need no resources."""
 
 TEXT_TOKENS, ANSWER_TOKENS = 64, 24
 """Tokens of prompt, layout and answer together, and of the answer alone."""
@@ -98,11 +109,14 @@ class Sizes:
         Examples.
     volume : bool
         Whether the series are volumes.
+    heard : tuple of int
+        Words of every story, each time that it was heard.
     """
 
     runs: tuple[tuple[int, int, int, int], ...]
     folds: tuple[tuple[int, int, int], ...]
     volume: bool = False
+    heard: tuple[int, ...] = ()
 
     @property
     def n_rows(self) -> int:
@@ -279,9 +293,12 @@ def seconds(kind: str, sizes: Sizes, config: Config, model: ModelSize) -> float 
     start = START[kind] + PER_FOLD[kind] * len(sizes.folds)
     if kind == "evaluate":
         return start + SECONDS_PER_VALUE[kind] * sizes.n_rows * sizes.n_columns
-    if not model.known or on_gpu(config) or kind == "story":
-        # How long a story takes to reconstruct depends on its decoders, which may be anybody's.
+    if not model.known or on_gpu(config):
         return None
+    if kind == "story":
+        # How long a plug-in takes is not known.
+        known = set(config.story.decoders) <= {"generate", "encoding"}
+        return start + sum(_reconstruction(fold, sizes, config, model) for fold in sizes.folds) if known else None
     flops = TRAINING_FLOPS if kind == "train" else FORWARD_FLOPS
     work = sum(
         _training(fold, sizes, config, model) if kind == "train" else _decoding(fold, config, model) for fold in sizes.folds
@@ -314,6 +331,37 @@ def _decoding(fold: tuple[int, int, int], config: Config, model: ModelSize) -> f
     scored = (settings.permutations + 3) * ANSWER_TOKENS
     prompts = 4 * (n_brain_tokens(config) + TEXT_TOKENS) + 3 * settings.max_new_tokens * settings.beams
     return 2.0 * fold[2] * model.parameters * (scored + prompts)
+
+
+def _reconstruction(fold: tuple[int, int, int], sizes: Sizes, config: Config, model: ModelSize) -> float:
+    """Seconds: searches and null texts, which read the context again in every window; the encoding model; and scores."""
+    settings, examples, contexts = config.story, max(sum(fold), 1), max(len(set(config.window.context)), 1)
+    share, windows = fold[2] / examples, fold[2] / contexts
+    tokens = TOKENS_PER_WORD * sum(sizes.heard) * share
+    position = 2.0 * model.parameters / (FORWARD_FLOPS * max(config.run.omp_nthreads, 1))
+
+    def texts(kept: float, read: float, brain: int = 0) -> float:
+        again = windows * kept * (settings.lm_context + brain)
+        return tokens * (STEP_PER_LAYER * model.layers + PER_SEQUENCE * read) + position * (again + tokens * read)
+
+    values = sizes.n_rows * sizes.n_columns
+    total = SECONDS_PER_VALUE["story"] * values + texts(settings.null_texts, settings.null_texts)
+    if "generate" in settings.decoders:
+        total += texts(settings.beams, settings.beams, n_brain_tokens(config))
+    if "encoding" in settings.decoders:
+        # The best text has the most proposals, the last one the fewest.
+        total += texts(settings.beams, settings.extensions * (settings.beams + 1) / 2) + ENCODING_PER_VALUE * values
+        total += position * (settings.lm_context * examples / contexts + TOKENS_PER_WORD * sum(sizes.heard))
+    return total + _scores(windows, max(len(sizes.heard) * share, 1.0), config)
+
+
+def _scores(windows: float, stories: float, config: Config) -> float:
+    """Seconds: every long window of a story against every other for decoders, against its own for null texts; shifts."""
+    settings = config.story
+    long_windows = windows * config.window.seconds / settings.seconds
+    n_scores = len(settings.decoders) * long_windows**2 / stories + settings.null_texts * long_windows
+    rows = (len(settings.decoders) * STORY_METRICS + 1) * (stories + 1)
+    return STORY_METRICS * PER_SCORE * n_scores + PER_SHIFT * rows * settings.permutations
 
 
 def disk(sizes: Sizes, config: Config, model: ModelSize) -> float:

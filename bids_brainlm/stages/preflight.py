@@ -127,6 +127,8 @@ class ParticipantPlan:
         Kinds whose time comes from stamps of earlier runs.
     disk_gb : float
         Size of the outputs.
+    heard : tuple of int
+        Words of every story, each time that it is heard.
     estimation : str
         What a tuned estimator can do with the runs and repeats there are; empty for the others.
     faults : tuple of BrainLMError
@@ -144,6 +146,7 @@ class ParticipantPlan:
     disk_gb: float = 0.0
     estimation: str = ""
     left_out: str = ""
+    heard: tuple[int, ...] = ()
     faults: tuple[BrainLMError, ...] = ()
 
 
@@ -262,7 +265,8 @@ def _divided(
     with collecting(faults):
         if heard:
             left_out = left_out_of(before_responses(list(tables.values()), path, heard), request.config.window)
-            plan = replace(plan, left_out=str(left_out))
+            words = tuple(int(n) for table in heard for n in table.groupby(["story", "start"]).size())
+            plan = replace(plan, left_out=str(left_out), heard=words)
         examples, folds = divided(request, list(tables.values()), path, heard)
         ends = np.cumsum(list(n_rows.values()))
         rows = examples.rows[:, 0, 0]
@@ -364,7 +368,7 @@ def _sizes(plan: ParticipantPlan) -> Sizes:
     volume = any(run.volume for run in plan.runs)
     share = MASK_SHARE if volume else 1.0
     runs = tuple((run.n_volumes, run.n_units, int(run.n_units * share), run.n_rows) for run in plan.runs)
-    return Sizes(runs, plan.folds, volume)
+    return Sizes(runs, plan.folds, volume, plan.heard)
 
 
 def _kinds(request: Request) -> tuple[str, ...]:

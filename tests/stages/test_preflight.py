@@ -392,6 +392,36 @@ def test_memory_follows_the_arrays(tree: Tree) -> None:
     assert {kind: memory_of(tree.request(), found, kind) for kind in costs.KINDS if kind not in OTHERS} == found.memory_gb
 
 
+def test_time_of_stories_follows_words_beams_and_shifts() -> None:
+    """A fifth of 10,000 words is test; a position costs 1 s by the size of the model."""
+    config = load("brainllm-small", overrides={"window.words": "table", "run.device": "cpu", "run.omp_nthreads": "1"})
+    model = costs.ModelSize(int(costs.FORWARD_FLOPS / 2), 8, 0, 12)
+    sizes = costs.Sizes(((1, 1, 1, 0),), ((3000, 1000, 1000),), heard=(1000,) * 10)
+    windows, tokens = 1000 / len(set(config.window.context)), 2000 * costs.TOKENS_PER_WORD
+
+    def seconds(**story: Any) -> float:
+        own = dataclasses.replace(config, story=dataclasses.replace(config.story, **story))
+        found = costs.seconds("story", sizes, own, model)
+        assert found is not None
+        return found
+
+    def told(n: int, brain: int) -> float:
+        """Contexts that are read again in every window, and one position a token, for n texts at once."""
+        return n * (windows * (config.story.lm_context + brain) + tokens)
+
+    alone = {"decoders": (), "null_texts": 2, "permutations": 1}
+    assert seconds(**alone | {"null_texts": 6}) - seconds(**alone) == pytest.approx(told(4, 0), rel=1e-3)
+    five, nine = (seconds(**alone | {"decoders": ("generate",), "beams": beams}) for beams in (5, 9))
+    assert nine - five == pytest.approx(told(4, costs.n_brain_tokens(config)), rel=1e-3)
+    # Of five texts the best has five proposals, the last has one: fifteen positions a token, and nothing of the brain.
+    weighed = seconds(**alone | {"decoders": ("encoding",), "beams": 5, "extensions": 5}) - seconds(**alone)
+    assert weighed == pytest.approx(told(5, 0) + 10 * tokens + 5 * windows * config.story.lm_context + 5 * tokens, rel=0.01)
+    shifts = [seconds(**alone | {"permutations": n}) for n in (0, 1000, 3000)]
+    assert shifts[2] - shifts[1] == pytest.approx(2 * (shifts[1] - shifts[0]), rel=1e-3)
+    plugin = dataclasses.replace(config, story=dataclasses.replace(config.story, decoders=("generate", "mine")))
+    assert costs.seconds("story", sizes, plugin, model) is None
+
+
 def test_time_comes_from_earlier_runs_where_there_are_any(tree: Tree) -> None:
     request = tree.request()
     first = survey(request, "01")
