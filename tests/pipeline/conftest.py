@@ -24,9 +24,12 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 from scipy.stats import gamma
 
 from bids_brainlm.cli import app, companion
+from bids_brainlm.stages.cache import Stage
+from bids_brainlm.workflows import workers
 
 collect_ignore_glob = ["faults_*.py"]  # tables of cases that test_faults.py loads; they hold no doctest
 
@@ -361,10 +364,48 @@ def one_thread() -> Iterator[None]:
     os.environ.update(before)
 
 
+STAGES = (
+    "tune:tune",
+    "estimate:estimate",
+    "responses:parcellate",
+    "clean:clean",
+    "decode:train",
+    "evaluate:evaluate",
+    "story:story",
+)
+"""One stage of every kind, by what it imports."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def workers_know_every_stage() -> Iterator[None]:
+    """The server of workers starts with the first run of all tests: it must not lack what the first one had no need of."""
+    every = [Stage(f"sub-01_{name.partition(':')[2]}", f"bids_brainlm.stages.{name}", "") for name in STAGES]
+    own = workers.warm_up
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "warm_up", lambda stages, device: own([*stages, *every], device))
+        yield
+
+
+def _shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Folder that the processes of a test run share; the first to ask for it makes what it holds."""
+    base = factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{root}.lock"):
+        if not root.with_suffix(".made").exists():
+            shutil.rmtree(root, ignore_errors=True)
+            root.mkdir()
+            make(root)
+            root.with_suffix(".made").touch()
+    return root
+
+
 @pytest.fixture(scope="session")
 def llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A language model of the captions and of others, made by ``brainlm make-lm``."""
-    root = tmp_path_factory.mktemp("llm")
+    return _shared(tmp_path_factory, "llm", _write_llm) / "model"
+
+
+def _write_llm(root: Path) -> None:
     colours, animals = (*COLOURS, "gold", "grey", "pink"), (*ANIMALS, "bear", "cat", "hen", "pig")
     texts = [f"a {colour} {animal}" for colour in colours for animal in animals]
     (root / "texts.txt").write_text("\n".join(texts), encoding="utf-8")
@@ -373,7 +414,6 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert companion.main(["make-lm", str(root / "texts.txt"), str(root / "model"), *sizes]) == 0
     (root / "quick.toml").write_text(QUICK, encoding="utf-8")
     (root / "quick-story.toml").write_text(QUICK_STORY, encoding="utf-8")
-    return root / "model"
 
 
 def _settings(llm: Path, *more: str, recipe: str = "quick") -> tuple[str, ...]:
@@ -383,11 +423,12 @@ def _settings(llm: Path, *more: str, recipe: str = "quick") -> tuple[str, ...]:
 @pytest.fixture(scope="session")
 def volume(tmp_path_factory: pytest.TempPathFactory, llm: Path) -> Study:
     """Two participants in volume space; only to be read or copied."""
-    root = tmp_path_factory.mktemp("volume")
-    atlas = root / "atlas" / "space-T1w_atlas-slabs_dseg.nii.gz"
-    study = Study(root, _settings(llm, "--space", "T1w", "--atlas", str(atlas)))
-    write_volume(study, ("01", "02"))
-    return study
+    root = _shared(tmp_path_factory, "volume", lambda root: write_volume(Study(root, ()), ("01", "02")))
+    return Study(root, _settings(llm, *_in_volume(root)))
+
+
+def _in_volume(root: Path) -> tuple[str, ...]:
+    return "--space", "T1w", "--atlas", str(root / "atlas" / "space-T1w_atlas-slabs_dseg.nii.gz")
 
 
 @pytest.fixture
@@ -419,52 +460,52 @@ def relabelled(volume: Study, tmp_path: Path) -> Study:
 @pytest.fixture(scope="session")
 def story(tmp_path_factory: pytest.TempPathFactory, llm: Path) -> Study:
     """Two participants who listened to stories, in volume space; only to be read or copied."""
-    root = tmp_path_factory.mktemp("story")
-    atlas = root / "atlas" / "space-T1w_atlas-slabs_dseg.nii.gz"
-    study = Study(root, _settings(llm, "--space", "T1w", "--atlas", str(atlas), recipe="quick-story"))
-    write_stories(study, ("01", "02"))
-    return study
+    root = _shared(tmp_path_factory, "story", lambda root: write_stories(Study(root, ()), ("01", "02")))
+    return Study(root, _settings(llm, *_in_volume(root), recipe="quick-story"))
 
 
 @pytest.fixture(scope="session")
 def story_done(story: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """The study of stories, both levels done and those of 01 reconstructed; only to be read or copied."""
-    study = story.copy(tmp_path_factory.mktemp("story_done"))
-    study.ok()
-    study.ok("--participant-label", "01", "--story-decoder", "generate")
-    study.ok(level="group")
-    return study
+
+    def make(root: Path) -> None:
+        study = story.copy(root)
+        study.ok()
+        study.ok("--participant-label", "01", "--story-decoder", "generate")
+        study.ok(level="group")
+
+    return Study(_shared(tmp_path_factory, "story_done", make), story.settings)
 
 
 @pytest.fixture(scope="session")
 def surface(tmp_path_factory: pytest.TempPathFactory, llm: Path) -> Study:
     """Two participants on surfaces; only to be read or copied."""
-    study = Study(tmp_path_factory.mktemp("surface"), _settings(llm))
-    write_surface(study, ("01", "02"))
-    return study
+    root = _shared(tmp_path_factory, "surface", lambda root: write_surface(Study(root, ()), ("01", "02")))
+    return Study(root, _settings(llm))
 
 
 @pytest.fixture(scope="session")
 def volume_done(volume: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """The study in volume space, both levels done; only to be read or copied."""
-    study = volume.copy(tmp_path_factory.mktemp("volume_done"))
+    return Study(_shared(tmp_path_factory, "volume_done", lambda root: _do(volume.copy(root))), volume.settings)
+
+
+def _do(study: Study) -> None:
     study.ok("--facts", "stimuli/facts.tsv")
     study.ok(level="group")
-    return study
 
 
 @pytest.fixture(scope="session")
 def tuned_done(volume: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """The responses of one participant by ``--estimator auto``, nothing decoded; only to be read or copied."""
-    study = volume.copy(tmp_path_factory.mktemp("tuned_done"))
-    study.ok("--estimator", "auto", "--participant-label", "01", "--skip", "train")
-    return study
+
+    def make(root: Path) -> None:
+        volume.copy(root).ok("--estimator", "auto", "--participant-label", "01", "--skip", "train")
+
+    return Study(_shared(tmp_path_factory, "tuned_done", make), volume.settings)
 
 
 @pytest.fixture(scope="session")
 def surface_done(surface: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """The study on surfaces, both levels done; only to be read or copied."""
-    study = surface.copy(tmp_path_factory.mktemp("surface_done"))
-    study.ok("--facts", "stimuli/facts.tsv")
-    study.ok(level="group")
-    return study
+    return Study(_shared(tmp_path_factory, "surface_done", lambda root: _do(surface.copy(root))), surface.settings)

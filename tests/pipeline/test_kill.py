@@ -115,7 +115,7 @@ def test_a_signal_ends_it_within_five_seconds(
 @pytest.mark.slow
 def test_a_worker_killed_for_memory_is_named_and_the_others_go_on(volume: Any, tmp_path: Path) -> None:
     study = volume.copy(tmp_path)
-    more = ("--set", "phases.0.epochs=60")
+    more = ("--skip", "reports", "--set", "phases.0.epochs=60")
     process = study.start(*more)
     _when(lambda: list((tmp_path / "work" / "checkpoints").glob("sub-01_*/fold-0/last.*")), process)
     everyone = psutil.Process(process.pid).children(recursive=True)

@@ -16,11 +16,16 @@ from bids_brainlm import __version__
 ONE = ("--participant-label", "01", "--seed", "7", "--set", "phases.0.epochs=2", "decode.permutations=9")
 
 
-@pytest.fixture
-def study(volume: Any, tmp_path: Path) -> Any:
-    study = volume.copy(tmp_path)
+def _run(volume: Any, root: Path) -> Any:
+    study = volume.copy(root)
     study.ok(*ONE, "--resource-monitor", "--write-graph")
     return study
+
+
+@pytest.fixture(scope="module")
+def study(volume: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A study that was run once; only to be read."""
+    return _run(volume, tmp_path_factory.mktemp("provenance"))
 
 
 def _settings(study: Any) -> Path:
@@ -28,7 +33,8 @@ def _settings(study: Any) -> Path:
     return Path(path)
 
 
-def test_the_settings_of_a_run_alone_repeat_it(study: Any, command: Any) -> None:
+def test_the_settings_of_a_run_alone_repeat_it(volume: Any, command: Any, tmp_path: Path) -> None:
+    study = _run(volume, tmp_path)
     settings = _settings(study)
     done = command("--config-file", settings)
     assert done.code == 0, done.err

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 ONE = ("--participant-label", "01")
+NO_PAGE = (*ONE, "--skip", "reports")  # for what is about files alone
 QUICKER = ("--set", "phases.0.epochs=1", "decode.permutations=3")
 
 
@@ -48,7 +49,7 @@ def test_folds_by_run_pool_every_trial_once(study: Any) -> None:
 
 
 def test_a_column_of_the_events_decides(study: Any) -> None:
-    study.ok(*ONE, "--split", "column", *QUICKER, "split.source=part")
+    study.ok(*NO_PAGE, "--split", "column", *QUICKER, "split.source=part")
     assert set(_true(study)["stimulus_id"]) == {"blue-bird", "green-cow", "red-dog", "green-fox"}
     assert _counts(study) == [{"train": 24, "validation": 0, "test": 12}]
 
@@ -59,7 +60,7 @@ def test_a_list_of_groups_decides(study: Any) -> None:
     rows += [f"{name}\ttrain" for name in sorted(pictures - {"blue-bird", "red-cow", "red-dog"})]
     path = study.bids / "stimuli" / "parts.tsv"
     path.write_text("\n".join(rows) + "\n")
-    study.ok(*ONE, "--split", "list", *QUICKER, "split.source=stimuli/parts.tsv")
+    study.ok(*NO_PAGE, "--split", "list", *QUICKER, "split.source=stimuli/parts.tsv")
     assert set(_true(study)["stimulus_id"]) == {"blue-bird", "red-cow"}
     assert _counts(study) == [{"train": 27, "validation": 3, "test": 6}]
     path.write_text("\n".join(rows[:-1]) + "\n")
@@ -88,7 +89,7 @@ def test_a_picture_in_two_parts_is_refused(study: Any) -> None:
 
 
 def test_repeats_are_averaged_in_the_test_set_alone(study: Any) -> None:
-    study.ok(*ONE, "--split", "column", *QUICKER, "split.source=part", 'split.average=["test"]')
+    study.ok(*NO_PAGE, "--split", "column", *QUICKER, "split.source=part", 'split.average=["test"]')
     assert sorted(_true(study)["trial_id"]) == ["blue-bird_mean", "green-cow_mean", "green-fox_mean", "red-dog_mean"]
     assert _counts(study) == [{"train": 24, "validation": 0, "test": 4}]
     assert set(study.table("permuted")["run"]) == {"mixed"}
