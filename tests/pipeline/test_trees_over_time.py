@@ -273,6 +273,57 @@ def test_narratives(tree: Tree, command: Callable[..., Any]) -> None:
     assert_heard(both[both["story"] == "bigbang"], found["bigbang"], 48.5)
     assert set(both["story"]) == {"friends", "bigbang"}
     assert done.err.count("24 words of pieman; dropped: 6 without a time, 0 marks") == 1
+    (sidecar,) = tree.out.rglob("*_task-pieman_run-1_desc-words_events.json")
+    about = json.loads(sidecar.read_text())
+    assert (about["NumberOfWordsWithoutTime"], about["NumberOfMarksDropped"], about["NumberOfWordsOutsideSeries"]) == (6, 0, 0)
+    row = re.search(r">task-pieman_run-1</th>(.*?)</tr>", (tree.out / "sub-001.html").read_text())
+    assert row is not None
+    # Words, those outside the series, without a time, marks; windows used, silent, outside, without context.
+    assert re.findall(r">([^<]+)</td>", row[1]) == ["pieman", "24", "0", "6", "0", "9", "0", "0", "1"]
+
+
+def published(tree: Tree, who: str, events: dict[str, str], n_volumes: int) -> None:
+    """Runs as fMRIPrep 1.5 left them in ds002345, on fsaverage6; for a plan, which reads no values."""
+    func = tree.bids / "derivatives" / "fmriprep" / f"sub-{who}" / "func"
+    func.mkdir(parents=True)
+    array = nib.gifti.GiftiDataArray(np.zeros(40962, np.float32), intent="NIFTI_INTENT_TIME_SERIES")
+    image = nib.GiftiImage(darrays=[array] * n_volumes).to_bytes()
+    motion = pd.DataFrame({f"{a}_{b}": np.arange(n_volumes) for a in ("trans", "rot") for b in "xyz"})
+    for task, rows in events.items():
+        stem = f"sub-{who}_task-{task}"
+        for side in "LR":
+            (func / f"{stem}_space-fsaverage6_hemi-{side}.func.gii").write_bytes(image)
+        motion.to_csv(func / f"{stem}_desc-confounds_regressors.tsv", sep="\t", index=False)
+        tree.json(f"sub-{who}/func/{stem}_bold.json", {"RepetitionTime": 1.5, "TaskName": task})
+        tree.text(f"sub-{who}/func/{stem}_events.tsv", "onset\tduration\ttrial_type\tstim_file\n" + rows)
+
+
+def test_the_page_of_narratives(tree: Tree, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands of the page, as plans: every story is found with its windows, and nothing is missing."""
+    n, names = 150, ("pieman", "tunnel", "lucy", "milkywayoriginal", "prettymouth")
+    for seed, name in enumerate(names):
+        tree.text(f"stimuli/gentle/{name}/align.csv", gentle(story(seed, n)))
+    told = {name.removesuffix("original"): f"3.0\t300.0\tstory\t{name}_audio.wav\n" for name in names}
+    published(tree, "052", told, 210)
+    published(tree, "001", {"tunnel": told["tunnel"]}, 210)
+    (tree.root / "narratives").symlink_to(tree.bids)
+    monkeypatch.chdir(tree.root)
+    (got,) = [block for block in blocks("narratives.md", "sh") if "datalad" in block]
+    # What the page fetches is all that there is.
+    fetched = {path for name in re.findall(r"\S*\*\S*", got) for path in tree.bids.glob(name)}
+    assert {path for path in tree.bids.rglob("*") if path.is_file() and "052" in path.name} - fetched == {
+        path for path in tree.bids.rglob("sub-052*_bold.json")
+    }
+    calls = [block for block in blocks("narratives.md", "sh") if "bids_brainlm" in block]
+    assert len(calls) == 2
+    for call, n_stories in zip(calls, (5, 1), strict=True):
+        said = [word for word in shlex.split(call.replace("\\\n", " "))[1:] if word != "--dry-run"]
+        done = command(*said, "--llm", tree.llm, "--offline", "--nprocs", "1", "--atlas", "kmeans100", "--dry-run")
+        assert done.code == 0, done.err
+        assert "Nothing is missing" in done.err
+        rows = [line.split()[1:] for line in done.err.splitlines() if line.startswith("#   task-")]
+        # With one, two or three windows before: n - 1, n - 2 and n - 3 texts.
+        assert [row[1:] for row in rows] == [["fsaverage", "10k", "210", "1.500", str(n - 1), str(3 * (n - 2))]] * n_stories
 
 
 def test_the_page_of_pereira(tree: Tree, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
