@@ -296,6 +296,12 @@ class Phase:
     name: str = setting("phase", "Name, shown in curves and checkpoints.")
     train: tuple[str, ...] = setting(("tokenizer",), "Parameter groups that move.", choices=GROUPS)
     objective: str = setting("cross_entropy", "Objective.")
+    solver: str = setting(
+        "adamw",
+        "adamw: steps down the gradient; ridge: closed form with a penalty chosen on the validation examples, for the warm-up of a"
+        " tokenizer that is linear (what else is set for the phase then has no effect but batch_size).",
+        choices=("adamw", "ridge"),
+    )
     epochs: int = setting(20, "Largest number of passes over the training examples.")
     patience: int = setting(0, "Epochs without a better validation loss before the phase ends; 0 never stops early.")
     learning_rate: float = setting(1e-3, "Peak learning rate.")
@@ -318,7 +324,12 @@ class Decode:
     min_new_tokens: int = setting(0, "Shortest generated text, in tokens.")
     beams: int = setting(1, "Beams; 1 is greedy.")
     repetition_penalty: float = setting(1.0, "Penalty on tokens already generated; 1 for none.")
-    permutations: int = setting(100, "Permuted brains that each text is scored with.", "--permutations")
+    permutations: int = setting(1000, "Permutations behind p values of likelihoods.", "--permutations")
+    pairs: int = setting(
+        300_000,
+        "Most likelihoods of a text under a brain that are computed in a fold; with more pairs, those of as many random"
+        " exchanges as that allows (19 at least) instead of all.",
+    )
     batch_size: int = setting(50, "Examples decoded together.")
 
 
@@ -442,7 +453,7 @@ SECTIONS: dict[str, type[Any]] = {
     "run": Run,
 }
 
-SLOPPY: dict[str, Any] = {"phases.N.epochs": 1, "decode.permutations": 4, "evaluate.bootstrap": 50}
+SLOPPY: dict[str, Any] = {"phases.N.epochs": 1, "decode.pairs": 2000, "evaluate.bootstrap": 50}
 """What ``--sloppy`` sets, after the file and before the flags; ``N`` is every phase."""
 
 

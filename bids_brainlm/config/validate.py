@@ -163,6 +163,7 @@ _LOWEST = {
     "decode.min_new_tokens": 0,
     "decode.beams": 1,
     "decode.permutations": 0,
+    "decode.pairs": 1,
     "decode.batch_size": 1,
     "evaluate.bootstrap": 1,
     "story.beams": 1,

@@ -26,7 +26,7 @@ from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 
 from bids_brainlm.core.design import name_some
-from bids_brainlm.core.shifts import exchanged, shifted
+from bids_brainlm.core.shifts import exchanged, sequences, shifted
 from bids_brainlm.core.types import Bools, Examples, Floats, Ints, Recording
 from bids_brainlm.registry import interventions
 
@@ -182,6 +182,28 @@ def allowed(examples: Examples, own: Ints) -> Bools:
     out = np.zeros((n, m), dtype=np.bool_)
     for part, may in _may_shift(examples) if examples.recording.kind == "bold" else _may_move(examples):
         out[part] = (member.T @ may.T.astype(np.int32)).T > 0
+    return out
+
+
+def exchangeable(examples: Examples, own: Ints) -> Bools:
+    """Which brains come to stand beside each text in `exchanges`: its own, and all that change places with those allowed for it.
+
+    Parameters
+    ----------
+    examples, own
+        As in `allowed`.
+
+    Returns
+    -------
+    (n, m) bool
+    """
+    out = np.zeros((len(examples), int(own.max()) + 1), dtype=np.bool_)
+    if examples.recording.kind == "bold":
+        for found in sequences(examples):
+            out[np.ix_(found.members, np.unique(own[found.members]))] = True
+        return out
+    for members, pool in _blocks(examples, _marks(examples)):
+        out[np.ix_(members, np.unique(own[pool]))] = True
     return out
 
 

@@ -17,10 +17,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bids_brainlm.core.interventions import partners
 from bids_brainlm.core.types import DECODED_COLUMNS, Examples
-from bids_brainlm.evaluation.likelihood import nll_alone, nll_pairs
-from bids_brainlm.language.render import Rendered, render, stop_ids
+from bids_brainlm.evaluation.likelihood import nll_alone, nll_matrix
+from bids_brainlm.evaluation.matrix import LikelihoodMatrix
+from bids_brainlm.evaluation.pairs import Comparisons
+from bids_brainlm.language.render import render, stop_ids
 from bids_brainlm.language.render import decode as text_of
 from bids_brainlm.models.fusion import BrainLM, collate
 
@@ -45,37 +46,31 @@ class Decoded:
     ----------
     table : DataFrame
         Columns `DECODED_COLUMNS`; three rows an example, one a condition.
-    nll_permuted : (K, n) float64 array
-        NLL in nats of every text under K permuted brains, examples in the order of the table's rows of one condition.
+    matrix : LikelihoodMatrix
+        Texts in the order of the table's rows of one condition.
     """
 
     table: pd.DataFrame
-    nll_permuted: NDArray[np.float64]
+    matrix: LikelihoodMatrix
 
 
 def decode(
-    model: BrainLM, tokenizer: Any, examples: Examples, settings: Generation, *, permutations: int, seed: int, fold: int = 0
+    model: BrainLM, tokenizer: Any, examples: Examples, settings: Generation, compared: Comparisons, *, fold: int = 0
 ) -> Decoded:
-    """Decode test examples under every condition.
-
-    Raises
-    ------
-    ValueError
-        When an example has no partner with another stimulus and another text.
-    """
+    """Decode test examples under every condition, and score them as ``compared`` (`evaluation.pairs.comparisons`) has it."""
     with_brain = [render(p, tokenizer, model.n_tokens, settings.style, with_answer=True) for p in examples.prompts]
     alone = [render(p, tokenizer, 0, settings.style, with_answer=True) for p in examples.prompts]
-    others = partners(examples, max(permutations, 1), seed)
-    own = np.arange(len(examples))[None]
-    nll = nll_pairs(model, examples, with_brain, np.concatenate([own, others]), settings.batch_size)
-    scores = {"true": nll[0], "permuted": nll[1], "none": nll_alone(model, alone, settings.batch_size)}
-    texts = {
-        "true": generate(model, tokenizer, examples, own[0], settings),
-        "permuted": generate(model, tokenizer, examples, others[0], settings),
-        "none": generate(model, tokenizer, examples, None, settings),
-    }
-    frames = [_rows(examples, condition, texts[condition], scores[condition], with_brain, fold) for condition in texts]
-    return Decoded(pd.concat(frames, ignore_index=True), nll[1:])
+    nll = nll_matrix(model, examples, with_brain, compared.first, compared.brain, settings.batch_size)
+    n_tokens = np.array([int(item.train.sum()) for item in with_brain], dtype=np.int64)
+    ids = tuple(map(str, examples.id))
+    matrix = LikelihoodMatrix(nll, compared.own, compared.allowed, ids, compared.names(ids), n_tokens)
+    columns = {"true": compared.own, "permuted": compared.partner}
+    scores = {name: matrix.given(column) for name, column in columns.items()}
+    texts = {name: generate(model, tokenizer, examples, compared.of(column), settings) for name, column in columns.items()}
+    scores["none"] = nll_alone(model, alone, settings.batch_size)
+    texts["none"] = generate(model, tokenizer, examples, None, settings)
+    frames = [_rows(examples, condition, texts[condition], scores[condition], n_tokens, fold) for condition in texts]
+    return Decoded(pd.concat(frames, ignore_index=True), matrix)
 
 
 def generate(
@@ -108,7 +103,12 @@ def generate(
 
 
 def _rows(
-    examples: Examples, condition: str, texts: Sequence[str], nll: NDArray[np.float64], rendered: Sequence[Rendered], fold: int
+    examples: Examples,
+    condition: str,
+    texts: Sequence[str],
+    nll: NDArray[np.float64],
+    n_tokens: NDArray[np.int64],
+    fold: int,
 ) -> pd.DataFrame:
     columns = {
         "trial_id": examples.id,
@@ -120,6 +120,6 @@ def _rows(
         "text_true": [" | ".join(texts) for texts in examples.references],
         "text_pred": list(texts),
         "nll": nll,
-        "n_tokens": [int(item.train.sum()) for item in rendered],
+        "n_tokens": n_tokens,
     }
     return pd.DataFrame(columns)[list(DECODED_COLUMNS)]

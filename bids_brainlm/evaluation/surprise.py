@@ -3,8 +3,8 @@
 The *surprise* of a text is its negative log-likelihood under the language model and the words before it, without a brain (the
 condition ``none``), in nats a token. Two figures are looked at as a function of it.
 
-- ``pairwise``: share of permuted brains under which the text is less likely than under its own (chance .5).
-- ``specificity``: by how many nats a token it is likelier under its own brain than, in the mean, under permuted ones (chance 0).
+- ``pairwise``: share of the brains it may be compared with under which the text is less likely than under its own (chance .5).
+- ``specificity``: by how many nats a token it is likelier under its own brain than, in the mean, under those (chance 0).
 
 Both compare brains with brains, so neither is bound to surprise by arithmetic. The gain over *no* brain would be: surprise is its
 first term, and whatever makes a text unlikely by chance would look like a gain.
@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from bids_brainlm.evaluation.matrix import Evidence
 from bids_brainlm.evaluation.resampling import bootstrap_interval, line
-from bids_brainlm.evaluation.statistics import pairwise_accuracy
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, Predictions, Sampling
 
 Array = NDArray[np.float64]
@@ -31,7 +31,7 @@ SLOPE = "surprise_slope_"
 """What names of slopes in the metrics table begin with; the measure follows."""
 
 SURPRISE_COLUMNS = {
-    "measure": "pairwise: share of permuted brains under which the text is less likely; specificity: nats a token by which it is "
+    "measure": "pairwise: share of other brains under which the text is less likely; specificity: nats a token by which it is "
     "likelier than under them.",
     "bin": "Number of the bin, from 1: texts in the order of their surprise, equally many a bin.",
     "surprise_low": "Least surprise in the bin: NLL of the text without a brain, nats a token.",
@@ -52,16 +52,15 @@ def surprise_of(predictions: Predictions) -> Array:
     return np.asarray(part.nll / part.table["n_tokens"].clip(lower=1), dtype=np.float64)
 
 
-def measures(predictions: Predictions, nll_permuted: ArrayLike) -> dict[str, Array]:
-    """Measure -> (n,) values, from the NLL (K, n) of the texts under permuted brains, in nats."""
-    true, permuted = predictions.of("true"), np.asarray(nll_permuted, dtype=np.float64)
-    n_tokens = true.table["n_tokens"].clip(lower=1).to_numpy(float)
-    return {"pairwise": pairwise_accuracy(true.nll, permuted), "specificity": (permuted.mean(axis=0) - true.nll) / n_tokens}
+def measures(predictions: Predictions, evidence: Evidence) -> dict[str, Array]:
+    """Measure -> (n,) values, in the order of the true condition."""
+    n_tokens = predictions.of("true").table["n_tokens"].clip(lower=1).to_numpy(float)
+    return {"pairwise": evidence.figures["nll_pairwise"].values, "specificity": evidence.specificity / n_tokens}
 
 
 def bins(
     predictions: Predictions,
-    nll_permuted: ArrayLike,
+    evidence: Evidence,
     sampling: Sampling = Sampling(),  # noqa: B008 - frozen
 ) -> pd.DataFrame:
     """Both measures in bins of surprise.
@@ -74,7 +73,7 @@ def bins(
     surprise, groups = surprise_of(predictions), predictions.of("true").groups
     parts = [part for part in np.array_split(np.argsort(surprise, kind="stable"), N_BINS) if part.size]
     rows = []
-    for measure, values in measures(predictions, nll_permuted).items():
+    for measure, values in measures(predictions, evidence).items():
         for number, part in enumerate(parts, 1):
             low, high = bootstrap_interval(values[part], groups[part], sampling.bootstrap, sampling.seed) or (np.nan, np.nan)
             own = surprise[part]
@@ -85,13 +84,13 @@ def bins(
 
 def slopes(
     predictions: Predictions,
-    nll_permuted: ArrayLike,
+    evidence: Evidence,
     sampling: Sampling = Sampling(),  # noqa: B008 - frozen
 ) -> pd.DataFrame:
     """Slope of each measure on surprise, a nat a token: rows of the metrics table."""
     surprise, groups = surprise_of(predictions), predictions.of("true").groups
     rows = []
-    for measure, values in measures(predictions, nll_permuted).items():
+    for measure, values in measures(predictions, evidence).items():
         found = line(surprise, values, groups, sampling.bootstrap, sampling.permutations, sampling.seed)
         low, high = found.interval or (np.nan, np.nan)
         p = np.nan if found.p_value is None else found.p_value

@@ -24,9 +24,9 @@ from bids_brainlm.evaluation.linear import TOP, Identified
 from bids_brainlm.evaluation.matrix import Evidence
 from bids_brainlm.evaluation.metrics import Facts, Metric, mean_known
 from bids_brainlm.evaluation.multiplicity import false_discovery_q
-from bids_brainlm.evaluation.resampling import bootstrap_interval, sign_flip_p
+from bids_brainlm.evaluation.resampling import bootstrap_interval, permutation_p, sign_flip_p
 from bids_brainlm.evaluation.resources import lacking
-from bids_brainlm.evaluation.statistics import PrimaryTest, pairwise_accuracy, primary_test
+from bids_brainlm.evaluation.statistics import PrimaryTest
 
 EMPTY = "n/a"
 SEPARATOR = " | "
@@ -239,10 +239,10 @@ def _estimate(metric: str, condition: str, values: ArrayLike, units: ArrayLike, 
 def _likelihood_rows(predictions: Predictions, evidence: Evidence | None, sampling: Sampling) -> Iterator[_Row]:
     true = predictions.of("true")
     if evidence is not None and len(true):
-        permuted = evidence.permuted
-        test = primary_test(true.nll, permuted, true.groups, sampling.bootstrap, sampling.seed)
+        test = evidence.primary(true.nll, true.groups, sampling.bootstrap, sampling.seed)
         low, high = test.interval or (np.nan, np.nan)
-        yield _Row(PRIMARY, "true", test.effect, low, high, test.n, float(permuted.mean()), test.p_value)
+        null_mean = float(true.nll.mean() + test.effect)
+        yield _Row(PRIMARY, "true", test.effect, low, high, test.n, null_mean, test.p_value)
         for name, found in evidence.figures.items():
             if np.isfinite(found.values).any():
                 rest = {"null_mean": float(found.null.mean()), "p_value": permutation_p(_mean(found.values), found.null)}

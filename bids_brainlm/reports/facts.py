@@ -13,7 +13,7 @@ from bids_brainlm.config import Config, Request
 from bids_brainlm.errors import BrainLMError
 from bids_brainlm.io.betas import read_betas
 from bids_brainlm.io.cleaned import read_cleaned
-from bids_brainlm.io.files import read_header, read_json, read_tsv
+from bids_brainlm.io.files import read_json, read_tsv
 from bids_brainlm.io.matrices import find_betas
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.reports.estimation import Estimation, read_estimation
@@ -151,8 +151,8 @@ def geometry_of(request: Request, participant: str) -> Geometry | None:
 
 def n_permutations(request: Request, participant: str) -> int:
     """Those that were made, whatever the settings of this call say."""
-    path = find_beh(request, participant, "permuted")
-    return 0 if path is None else sum(name.startswith("permutation_") for name in read_header(path))
+    path = find_beh(request, participant, "metrics")
+    return 0 if path is None else int(read_json(path.with_suffix(".json")).get("Permutations", 0))
 
 
 def _recipe(config: Config) -> str:

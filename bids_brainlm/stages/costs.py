@@ -20,6 +20,7 @@ from typing import Any
 
 from bids_brainlm.config import Config, Request
 from bids_brainlm.errors import BrainLMError
+from bids_brainlm.evaluation.pairs import LEAST
 from bids_brainlm.models import sources
 from bids_brainlm.stages.resources import stays_in_memory
 
@@ -328,7 +329,7 @@ def _training(fold: tuple[int, int, int], sizes: Sizes, config: Config, model: M
 
 def _decoding(fold: tuple[int, int, int], config: Config, model: ModelSize) -> float:
     settings = config.decode
-    scored = (settings.permutations + 3) * ANSWER_TOKENS
+    scored = (min(fold[2], max(settings.pairs // max(fold[2], 1), LEAST)) + 3) * ANSWER_TOKENS
     prompts = 4 * (n_brain_tokens(config) + TEXT_TOKENS) + 3 * settings.max_new_tokens * settings.beams
     return 2.0 * fold[2] * model.parameters * (scored + prompts)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ from bids_brainlm.core.types import DECODED_COLUMNS, Examples, Split
 from bids_brainlm.errors import InputError
 from bids_brainlm.evaluation.decoding import Decoded, Generation
 from bids_brainlm.evaluation.decoding import decode as decode_texts
+from bids_brainlm.evaluation.matrix import LIKELIHOOD_COLUMNS
+from bids_brainlm.evaluation.pairs import Comparisons
 from bids_brainlm.evaluation.table import Predictions
 from bids_brainlm.io.files import write_json, write_tsv
 from bids_brainlm.language.limits import shortened
 from bids_brainlm.models import checkpoint
 from bids_brainlm.stages import decoder
+from bids_brainlm.stages.comparisons import comparisons_of
 from bids_brainlm.stages.examples import examples_of, splits_of
 from bids_brainlm.stages.outputs import beh_path, describe, leaky_marks, model_path
 from bids_brainlm.stages.responses import Trials, atlas_of, load_trials
@@ -80,45 +84,36 @@ def train(request: Request, *, participant: str, key: str) -> list[Path]:
 
 
 def decode(request: Request, *, participant: str) -> list[Path]:
-    """Stage: decode the test examples of every fold under every condition."""
+    """Stage: decode the test examples of every fold under every condition, and score them under every brain."""
     trials = load_trials(request, participant)
     config = request.config
-    tables, permuted = [], []
+    tables, scored = [], []
     for split in splits_of(request, trials, examples_of(request, trials)):
         fitted = decoder.load(model_path(request, participant, trials.task, split.fold), config)
         test = split.examples.take(split.test)
         try:
-            found = decoded(fitted, test, config, split.fold)
+            compared = comparisons_of(test, config, split.fold)
         except ValueError as error:
             remedy = "put several different texts into the test set (split.group, split.folds)"
             raise InputError(f"no permuted brains in fold {split.fold}: {error}", trials.path, remedy=remedy) from error
+        found = decoded(fitted, test, config, compared, split.fold)
         tables.append(found.table)
-        names = {f"permutation_{k + 1:04d}": row for k, row in enumerate(found.nll_permuted)}
-        permuted.append(pd.DataFrame({"trial_id": test.id, "run": _runs(test, trials), **names}))
+        scored.append((found.matrix, _runs(test, trials), compared.n_sampled))
     predictions = Predictions(pd.concat(tables, ignore_index=True))
-    texts, scores = (beh_path(request, participant, trials.task, desc) for desc in ("decoded", "permuted"))
-    about = {
-        "trial_id": DECODED_COLUMNS["trial_id"],
-        "run": "Run of the trial, mixed where repeats of several runs are averaged.",
-    }
+    texts, scores = (beh_path(request, participant, trials.task, desc) for desc in ("decoded", "likelihood"))
+    n_sampled = max(sampled for *_, sampled in scored)
+    frames = [matrix.to_frame(run) for matrix, run, _ in scored]
     marks = leaky_marks(config)
     return [
         write_tsv(texts, predictions.table),
         describe(texts, "Text decoded from held-out trials under three conditions on the same weights.", DECODED_COLUMNS, marks),
-        # Folds may differ in how many circular shifts they have room for.
-        write_tsv(scores, pd.concat(permuted, ignore_index=True, join="inner")),
-        describe(scores, "NLL (nats) of every text under permuted brains, one column a permutation.", about, marks),
+        write_tsv(scores, pd.concat(frames, ignore_index=True)),
+        _describe_likelihoods(scores, n_sampled, marks),
     ]
 
 
-def decoded(fitted: decoder.Decoder, test: Examples, config: Config, fold: int) -> Decoded:
-    """Texts and likelihoods of the test examples of a fold, as the configuration has them generated and permuted.
-
-    Raises
-    ------
-    ValueError
-        When an example has nobody to be permuted with.
-    """
+def decoded(fitted: decoder.Decoder, test: Examples, config: Config, compared: Comparisons, fold: int) -> Decoded:
+    """Texts and likelihoods of the test examples of a fold, as the configuration has them generated."""
     settings = config.decode
     generation = Generation(
         config.model.style,
@@ -130,8 +125,17 @@ def decoded(fitted: decoder.Decoder, test: Examples, config: Config, fold: int) 
     )
     limits = decoder.limits_of(config)
     test = dataclasses.replace(test, prompts=tuple(shortened(prompt, limits, fitted.text) for prompt in test.prompts))
-    seed = config.run.random_seed + fold
-    return decode_texts(fitted.model, fitted.text, test, generation, permutations=settings.permutations, seed=seed, fold=fold)
+    return decode_texts(fitted.model, fitted.text, test, generation, compared, fold=fold)
+
+
+def _describe_likelihoods(table: Path, n_sampled: int, marks: Mapping[str, Any]) -> Path:
+    """Sidecar of the likelihood matrix: its design, and what its columns are."""
+    text = "NLL (nats) of every text under brains, one column a brain, called by the first example that has it."
+    design = "all brains that are exchanged with that of a text; n/a for others"
+    if n_sampled:
+        text = "NLL (nats) of every text under brains: its own, its partner's, and those of random exchanges, one column each."
+        design = f"own brain, that of a partner, and those of {n_sampled} random exchanges"
+    return describe(table, text, LIKELIHOOD_COLUMNS, {**marks, "SamplingDesign": design})
 
 
 def _sidecar(split: Split, about: dict[str, Any]) -> dict[str, Any]:

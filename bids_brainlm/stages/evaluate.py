@@ -63,7 +63,7 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     path = beh_path(request, participant, trials.task, "metrics")
     primary = f"Primary test, declared beforehand: {table['metric'].iloc[0]}."
     text = f"Figures of merit. {primary} Intervals are 95 % bootstrap over groups."
-    marks = {**leaky_marks(config), "Permutations": len(evidence.permuted), "NotRun": not_run(metrics, resources)}
+    marks = {**leaky_marks(config), "Permutations": len(evidence.exchanged), "NotRun": not_run(metrics, resources)}
     written = [write_tsv(path, table), describe(path, text, METRICS_COLUMNS, marks)]
     return [*written, *surprise, *write_reliability(request, participant, trials, examples)]
 
@@ -81,9 +81,8 @@ def evidence_of(folds: Sequence[Split], predictions: Predictions, likelihoods: p
     for split in folds:
         test = split.examples.take(split.test)
         compared = comparisons_of(test, config, split.fold)
-        matrix = LikelihoodMatrix.from_frame(likelihoods, test.id, n_tokens.loc[list(test.id)])
-        column = pd.Index(matrix.brains).get_indexer(pd.Index(test.id[compared.first]))
-        parts.append(Evidence.of(matrix, column[compared.pairings], [prompt.context for prompt in test.prompts]))
+        matrix = LikelihoodMatrix.from_frame(likelihoods, compared, list(map(str, test.id)), n_tokens.loc[list(test.id)])
+        parts.append(Evidence.of(matrix, compared, [prompt.context for prompt in test.prompts]))
     return Evidence.concat(parts)
 
 
@@ -192,7 +191,8 @@ def _identified(request: Request, folds: Sequence[Split]) -> dict[str, Identifie
         embedded = _embedded(known + true, known, config.evaluate.embeddings)
         targets, own = embedded[: len(known)], embedded[len(known) :]
         predicted = predict(kernels(_panels(split, train)), targets, split.examples.group[train])
-        drawn = (test, max(config.decode.permutations, 1), config.run.random_seed + split.fold)
+        n_permutations = min(max(config.decode.permutations, 1), READOUT_PERMUTATIONS)
+        drawn = (test, n_permutations, config.run.random_seed + split.fold)
         parts.append(identify(predicted, own - targets.mean(axis=0), true, test.group, partners(*drawn), exchanges(*drawn)))
     return {"ridge": Identified.concat(parts)}
 

@@ -18,7 +18,7 @@ from bids_brainlm.stages.runs import over_time
 WRITER = {
     "training": "train",
     "decoded": "decode",
-    "permuted": "decode",
+    "likelihood": "decode",
     "metrics": "evaluate",
     "surprise": "evaluate",
     "story": "story",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,10 +14,11 @@ import pandas as pd
 from bids_brainlm.config import Request
 from bids_brainlm.core.types import Split
 from bids_brainlm.evaluation import metrics
+from bids_brainlm.evaluation.matrix import Evidence
 from bids_brainlm.evaluation.resampling import bootstrap_interval
-from bids_brainlm.evaluation.statistics import pairwise_accuracy, primary_test
 from bids_brainlm.evaluation.table import Predictions
 from bids_brainlm.stages import decoder
+from bids_brainlm.stages.comparisons import comparisons_of
 from bids_brainlm.stages.decode import decoded
 from bids_brainlm.stages.examples import examples_of, splits_of
 from bids_brainlm.stages.responses import Trials, atlas_of, load_trials
@@ -85,18 +85,17 @@ def _scored(request: Request, participant: str, trials: Trials) -> dict[str, flo
     folds = splits_of(request, trials, examples_of(request, trials))
     found = [_fold(request, participant, trials, split, len(folds)) for split in folds]
     predictions = Predictions.concat([Predictions(table) for table, _ in found])
-    most = min(len(nll) for _, nll in found)
-    permuted = np.concatenate([nll[:most] for _, nll in found], axis=1)
+    evidence = Evidence.concat([part for _, part in found])
     true, other = predictions.of("true"), predictions.of("permuted")
-    test = primary_test(true.nll, permuted, true.groups)
-    pairwise = pairwise_accuracy(true.nll, permuted)
+    test = evidence.primary(true.nll, true.groups)
+    pairwise = evidence.figures["nll_pairwise"].values
     low, high = bootstrap_interval(pairwise, true.groups, request.config.evaluate.bootstrap) or (np.nan, np.nan)
     bleu = [float(metrics.get("bleu1")(part.texts, part.references).mean()) for part in (true, other)]
     values = (float(np.mean(pairwise)), low, high, test.effect, test.p_value, *bleu)
     return dict(zip(list(COLUMNS)[2:], values, strict=True))
 
 
-def _fold(request: Request, participant: str, trials: Trials, split: Split, n_folds: int) -> tuple[pd.DataFrame, Any]:
+def _fold(request: Request, participant: str, trials: Trials, split: Split, n_folds: int) -> tuple[pd.DataFrame, Evidence]:
     config = request.config
     folder = request.work_dir / "checkpoints" / f"sub-{participant}_leakage-{config.split.scheme}-{split.fold}"
     # What an interrupted call left behind may be of other settings.
@@ -105,5 +104,7 @@ def _fold(request: Request, participant: str, trials: Trials, split: Split, n_fo
     labels = atlas_of(request, trials.geometry).labels
     fitted, _ = decoder.train(split, labels, config, folder=folder, key="leakage", label=label)
     shutil.rmtree(folder, ignore_errors=True)
-    found = decoded(fitted, split.examples.take(split.test), config, split.fold)
-    return found.table, found.nll_permuted
+    test = split.examples.take(split.test)
+    compared = comparisons_of(test, config, split.fold)
+    found = decoded(fitted, test, config, compared, split.fold)
+    return found.table, Evidence.of(found.matrix, compared, [prompt.context for prompt in test.prompts])

@@ -13,6 +13,7 @@ import torch
 from bids_brainlm.core.interventions import partners
 from bids_brainlm.core.types import CONDITIONS, DECODED_COLUMNS, Examples
 from bids_brainlm.evaluation.decoding import Decoded, Generation, decode, generate
+from bids_brainlm.evaluation.pairs import comparisons
 from bids_brainlm.language.render import decode as text_of
 from bids_brainlm.language.render import render, stop_ids
 from bids_brainlm.models.fusion import Batch, BrainLM, collate
@@ -24,7 +25,7 @@ K = 4
 
 def decoded(speaker: Speaker, examples: Examples, family: str = "llama", settings: Generation = SETTINGS) -> Decoded:
     model, text = speaker(family)
-    return decode(model, text, examples, settings, permutations=K, seed=7, fold=2)
+    return decode(model, text, examples, settings, comparisons(examples, K, 1000, 7), fold=2)
 
 
 def of(table: pd.DataFrame, condition: str) -> pd.DataFrame:
@@ -67,9 +68,11 @@ def test_likelihoods_are_those_of_the_brains_of_the_condition(speaker: Speaker, 
     }
     for condition, values in wanted.items():
         np.testing.assert_allclose(of(found.table, condition).nll, values, rtol=1e-5, atol=1e-4)
-    assert found.nll_permuted.shape == (K, 12)
-    np.testing.assert_allclose(found.nll_permuted[0], wanted["permuted"], rtol=1e-5, atol=1e-4)
-    np.testing.assert_allclose(found.nll_permuted[K - 1], [nll(i, int(others[-1, i])) for i in range(12)], rtol=1e-5, atol=1e-4)
+    same_run = examples.run[:, None] == examples.run
+    assert found.matrix.brains == found.matrix.texts == tuple(examples.id)
+    np.testing.assert_array_equal(np.isfinite(found.matrix.nll), same_run)
+    every = [[nll(i, j) if same_run[i, j] else np.nan for j in range(12)] for i in range(12)]
+    np.testing.assert_allclose(found.matrix.nll, every, rtol=1e-5, atol=1e-4)
 
 
 def test_texts_are_generated_from_the_brains_of_the_condition(speaker: Speaker, examples: Examples) -> None:

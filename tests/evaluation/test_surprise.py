@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bids_brainlm.evaluation.matrix import Evidence, Figure
 from bids_brainlm.evaluation.resampling import line
 from bids_brainlm.evaluation.surprise import SURPRISE_COLUMNS, bins, measures, slopes, surprise_of
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, Predictions, Sampling
@@ -14,7 +15,7 @@ N, K = 60, 20
 QUICK = Sampling(bootstrap=200, permutations=200)
 
 
-def told(effect: float) -> tuple[Predictions, np.ndarray]:
+def told(effect: float) -> tuple[Predictions, Evidence]:
     """Texts of 2 to 5 tokens in 12 groups; the brain is worth ``effect`` nats a token for every nat of surprise above 2."""
     rng = np.random.default_rng(0)
     n_tokens, surprise = rng.integers(2, 6, N), rng.uniform(2, 6, N)
@@ -24,26 +25,29 @@ def told(effect: float) -> tuple[Predictions, np.ndarray]:
     frame = pd.DataFrame({"trial_id": [f"t{i}" for i in range(N)], "stimulus_id": [f"s{i}" for i in range(N)], "fold": 0})
     frame = frame.assign(group=[f"g{i % 12}" for i in range(N)], prompt="", text_true="a", text_pred="b", n_tokens=n_tokens)
     parts = [frame.assign(condition=name, nll=values) for name, values in nll.items()]
-    return Predictions(pd.concat([parts[2], *parts[:2]], ignore_index=True)), permuted
+    pairwise = (permuted > nll["true"]).mean(axis=0)
+    evidence = Evidence(permuted, permuted.mean(axis=0) - nll["true"], {"nll_pairwise": Figure(pairwise, np.zeros(K))})
+    return Predictions(pd.concat([parts[2], *parts[:2]], ignore_index=True)), evidence
 
 
 def test_surprise_and_measures_by_hand() -> None:
-    predictions, permuted = told(0.2)
+    predictions, evidence = told(0.2)
     none, true = predictions.of("none"), predictions.of("true")
     n_tokens = true.table["n_tokens"].to_numpy()
     np.testing.assert_allclose(surprise_of(predictions), none.nll / n_tokens)
-    found = measures(predictions, permuted)
+    found = measures(predictions, evidence)
     for i in range(N):
-        assert found["pairwise"][i] == np.mean([nll > true.nll[i] for nll in permuted[:, i]])
-        assert found["specificity"][i] == pytest.approx((permuted[:, i].mean() - true.nll[i]) / n_tokens[i])
+        others = evidence.exchanged[:, i]
+        assert found["pairwise"][i] == np.mean([nll > true.nll[i] for nll in others])
+        assert found["specificity"][i] == pytest.approx((others.mean() - true.nll[i]) / n_tokens[i])
 
 
 def test_bins_hold_equally_many_texts_in_order() -> None:
-    predictions, permuted = told(0.2)
-    table = bins(predictions, permuted, QUICK)
+    predictions, evidence = told(0.2)
+    table = bins(predictions, evidence, QUICK)
     assert list(table.columns) == list(SURPRISE_COLUMNS)
     assert list(table["measure"].unique()) == ["pairwise", "specificity"]
-    for measure, values in measures(predictions, permuted).items():
+    for measure, values in measures(predictions, evidence).items():
         rows = table[table["measure"] == measure]
         assert list(rows["bin"]) == [1, 2, 3, 4, 5]
         assert list(rows["n"]) == [N // 5] * 5
@@ -54,8 +58,8 @@ def test_bins_hold_equally_many_texts_in_order() -> None:
 
 
 def test_a_gain_that_grows_with_surprise_is_found_and_its_slope_is_right() -> None:
-    predictions, permuted = told(0.2)
-    table = slopes(predictions, permuted, QUICK).set_index("metric")
+    predictions, evidence = told(0.2)
+    table = slopes(predictions, evidence, QUICK).set_index("metric")
     assert list(table.reset_index()[list(METRICS_COLUMNS)].columns) == list(METRICS_COLUMNS)
     row = table.loc["surprise_slope_specificity"]
     assert row["value"] == pytest.approx(0.2, abs=0.01)
@@ -67,9 +71,12 @@ def test_a_gain_that_grows_with_surprise_is_found_and_its_slope_is_right() -> No
 
 
 def test_fewer_texts_than_bins() -> None:
-    predictions, permuted = told(0.2)
+    predictions, evidence = told(0.2)
     few = predictions.table[predictions.table["trial_id"].isin(["t0", "t1", "t2"])]
-    table = bins(Predictions(few), permuted[:, :3], QUICK)
+    pairwise = Figure(evidence.figures["nll_pairwise"].values[:3], np.zeros(K))
+    table = bins(
+        Predictions(few), Evidence(evidence.exchanged[:, :3], evidence.specificity[:3], {"nll_pairwise": pairwise}), QUICK
+    )
     assert list(table["n"]) == [1, 1, 1] * 2
     assert table["ci_low"].isna().all()
 

@@ -13,6 +13,7 @@ from scipy import stats
 
 from bids_brainlm.core.types import DECODED_COLUMNS
 from bids_brainlm.evaluation.linear import Identified, Measure
+from bids_brainlm.evaluation.matrix import Evidence, Figure
 from bids_brainlm.evaluation.metrics import Facts, chosen
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, PRIMARY, Predictions, Sampling, phenotype, primary_of, summary, with_q
 
@@ -33,6 +34,13 @@ def frame() -> pd.DataFrame:
         part |= {"text_pred": [f"a {a}" for a in names], "nll": nll[condition] + np.arange(N) / 10, "n_tokens": 4}
         parts.append(pd.DataFrame(part))
     return pd.concat(parts, ignore_index=True)
+
+
+def evidence_of(made: Predictions) -> Evidence:
+    """All permuted brains are alike, and none does as well as the own one."""
+    permuted, nothing = made.of("permuted").nll, np.full(N, np.nan)
+    figures = {"nll_pairwise": Figure(np.ones(N), np.full(99, 0.5)), "nll_identification": Figure(nothing, np.full(99, np.nan))}
+    return Evidence(np.tile(permuted, (99, 1)), permuted - made.of("true").nll, figures)
 
 
 @pytest.fixture
@@ -71,11 +79,10 @@ def test_texts_survive_a_tsv_and_conditions_share_their_order() -> None:
 
 def test_summary_by_hand(facts: Facts) -> None:
     made = Predictions(frame())
-    permuted = np.tile(made.of("permuted").nll, (99, 1))
     table = summary(
         made,
         chosen(["exact", "wer", "facts"]),
-        permuted,
+        evidence_of(made),
         facts,
         readouts={"ridge": facts.labels(made.of("true").stimuli)},
         sampling=QUICK,
@@ -85,7 +92,8 @@ def test_summary_by_hand(facts: Facts) -> None:
     assert table.loc[0, "metric"] == PRIMARY
     assert rows.loc[(PRIMARY, "true"), "value"] == pytest.approx(3.0)
     assert rows.loc[(PRIMARY, "true"), "p_value"] == 1 / 100
-    assert rows.loc[("nll_pairwise_permuted", "true"), "value"] == 1.0
+    assert rows.loc[("nll_pairwise", "true"), ["value", "null_mean", "p_value"]].tolist() == [1.0, 0.5, 1 / 100]
+    assert "nll_identification" not in table["metric"].to_numpy()
     assert rows.loc[("nll_per_token", "none"), "value"] == pytest.approx((4 + 1.15) / 4)
     assert rows.loc[("facts", "true"), "value"] == rows.loc[("facts", "ridge"), "value"] == 1.0
     assert rows.loc[("facts", "permuted"), "value"] == 0.0
@@ -151,7 +159,7 @@ def test_several_factors_have_a_row_each() -> None:
 
 def test_phenotype_is_one_row_a_participant() -> None:
     made = Predictions(frame())
-    one = summary(made, chosen(["exact"]), np.tile(made.of("permuted").nll, (99, 1)), sampling=QUICK)
+    one = summary(made, chosen(["exact"]), evidence_of(made), sampling=QUICK)
     table = phenotype({"sub-01": one, "sub-02": one})
     assert list(table["participant_id"]) == ["sub-01", "sub-02"]
     assert table[PRIMARY].tolist() == pytest.approx([3.0, 3.0])
@@ -160,13 +168,13 @@ def test_phenotype_is_one_row_a_participant() -> None:
 
 def test_q_is_over_every_p_but_the_primary_one() -> None:
     made = Predictions(frame())
-    table = summary(made, chosen(["exact", "bleu1", "wer"]), np.tile(made.of("permuted").nll, (99, 1)), sampling=QUICK)
+    table = summary(made, chosen(["exact", "bleu1", "wer"]), evidence_of(made), sampling=QUICK)
     tested = table[table["p_value"].notna()]
     assert table.loc[0, "metric"] == PRIMARY
     assert np.isnan(table.loc[0, "q_value"])
-    assert len(tested) == 4
+    assert len(tested) == 5
     expected = stats.false_discovery_control(tested["p_value"][1:])
     np.testing.assert_allclose(tested["q_value"][1:], expected)
-    assert table["q_value"].notna().sum() == 3
+    assert table["q_value"].notna().sum() == 4
     more = with_q(pd.concat([table, table.iloc[[1]].assign(metric="slope", p_value=1.0)], ignore_index=True))
-    np.testing.assert_allclose(more["q_value"].dropna(), [*(expected * 4 / 3), 1.0])
+    np.testing.assert_allclose(more["q_value"].dropna(), [*(expected * 5 / 4), 1.0])

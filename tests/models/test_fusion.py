@@ -245,11 +245,13 @@ def check_shared_prefix(llm: LLM, n_tokens: int = K) -> None:
     prompts = [*PROMPTS, Prompt("What is it?", "A wooden fence in the park."), Prompt("Describe.", "The beach.")]
     items = rendered(llm, n_tokens, prompts)
     model, tokens = brain_lm(llm, n_tokens), brains(2, n_tokens=n_tokens)
-    pairs = [[items[0], items[1]], [items[2], items[2]], [items[3], items[4]]]
-    shared = model.nll_of_texts(tokens, pairs)
-    assert shared.shape == (3, 2)
-    for row, wanted in zip(shared, pairs, strict=True):
-        torch.testing.assert_close(row, model.nll(collate(wanted, tokens.numpy())), rtol=1e-5, atol=1e-4)
+    # Texts of one prompt agree beyond the brain.
+    for some in (items, items[:1], [items[0], items[0]]):
+        pairs = np.array([(b, t) for t in range(len(some)) for b in ((0, 1) if t != 1 else (1,))])
+        wanted = [model.nll(collate([some[t]], tokens[b : b + 1].numpy()))[0] for b, t in pairs]
+        for batch_size in (1, 4, 50):
+            shared = model.nll_of_pairs(tokens, some, pairs, batch_size)
+            torch.testing.assert_close(shared, torch.stack(wanted), rtol=1e-5, atol=1e-4)
 
 
 def test_a_shared_prefix_changes_no_likelihood(llm: LLM) -> None:
@@ -288,7 +290,7 @@ def test_prompts_that_differ_before_the_brain_are_refused(make_llm: Maker) -> No
     ids = items[1].ids.copy()
     ids[0] += 1
     with pytest.raises(ValueError, match="prompts differ before their last brain slot"):
-        brain_lm(llm).nll_of_texts(brains(2), [[items[0], Rendered(ids, items[1].train, items[1].slot)]])
+        brain_lm(llm).nll_of_pairs(brains(1), [items[0], Rendered(ids, items[1].train, items[1].slot)], np.array([[0, 0]]))
 
 
 # Generation -----------------------------------------------------------------------------------------------------------
@@ -410,7 +412,8 @@ def test_in_bf16_trained_parts_stay_fp32_and_everything_runs(make_llm: Maker, fa
     batch, model = collate(items, tokens.numpy()), brain_lm(half)
     near, true = model.nll(batch), brain_lm(exact).nll(batch)
     torch.testing.assert_close(near, true, rtol=0.03, atol=0.3)
-    torch.testing.assert_close(model.nll_of_texts(tokens, [items])[0], near, rtol=0.01, atol=0.1)
+    pairs = np.repeat(np.arange(len(items))[:, None], 2, axis=1)
+    torch.testing.assert_close(model.nll_of_pairs(tokens, items, pairs), near, rtol=0.01, atol=0.1)
     start = collate(rendered(half, K, with_answer=False), tokens.numpy(), pad_left=True)
     assert [len(row) for row in model.generate(start, stop=[0], max_new_tokens=3)] == [3, 3, 3]
 

@@ -237,7 +237,7 @@ def test_what_must_simply_work(case: Any, start: Callable[[Any], Any], request: 
     if responses:
         assert _responses(study) == _responses(plain)
     elif case.same:
-        for desc in ("decoded", "metrics", "permuted"):
+        for desc in ("decoded", "metrics", "likelihood"):
             assert study.beh(desc).read_bytes() == plain.beh(desc).read_bytes()
     assert _content(study.bids) == before
     if case.check:

@@ -17,7 +17,7 @@ ONE = ("--participant-label", "01")
 def test_every_output_of_a_leaky_split_says_so(volume_done: Any, tmp_path: Path) -> None:
     study = volume_done.copy(tmp_path, results=True)
     study.ok(*ONE, "--split", "leaky-random", "--set", "phases.0.epochs=1", "decode.permutations=3")
-    for desc in ("decoded", "permuted", "metrics", "training"):
+    for desc in ("decoded", "likelihood", "metrics", "training"):
         sidecar = json.loads(study.beh(desc).with_suffix(".json").read_text())
         assert sidecar["LeakySplit"] is True
         assert sidecar["Warning"] == LEAKY

@@ -18,6 +18,7 @@ from safetensors import safe_open
 
 from bids_brainlm import __version__
 from bids_brainlm.core.types import CONDITIONS, DECODED_COLUMNS
+from bids_brainlm.evaluation.matrix import LIKELIHOOD_COLUMNS
 from bids_brainlm.evaluation.table import METRICS_COLUMNS
 
 KINDS = ("volume", "surface")
@@ -43,7 +44,7 @@ def done(kind: str, request: pytest.FixtureRequest) -> Any:
 
 
 def test_every_file_is_there(kind: str, done: Any) -> None:
-    beh = [f"beh/{RUN}_desc-trials_events", *(f"beh/sub-01_task-look_desc-{d}_beh" for d in ("decoded", "permuted", "metrics"))]
+    beh = [f"beh/{RUN}_desc-trials_events", *(f"beh/sub-01_task-look_desc-{d}_beh" for d in ("decoded", "likelihood", "metrics"))]
     wanted = [f"{name}.{extension}" for name in [*beh, "beh/sub-01_task-look_desc-training_beh"] for extension in ("tsv", "json")]
     wanted += [f"func/{RUN}_{name}" for name in EFFECT[kind]]
     wanted += [f"func/{RUN}_{MEAN[kind].format(stat, ext)}" for stat in ("mean", "coverage") for ext in ("tsv", "json")]
@@ -119,16 +120,22 @@ def test_no_stimulus_is_trained_on_and_decoded(done: Any) -> None:
 
 
 def test_metrics_follow_from_the_decoded_texts(done: Any) -> None:
-    metrics, decoded, permuted = (done.table(desc) for desc in ("metrics", "decoded", "permuted"))
+    metrics, decoded, likelihood = (done.table(desc) for desc in ("metrics", "decoded", "likelihood"))
     assert list(metrics) == list(METRICS_COLUMNS)
-    true = decoded[decoded["condition"] == "true"].set_index("trial_id")["nll"]
-    null = permuted.set_index("trial_id").drop(columns="run").loc[true.index].to_numpy()
-    assert null.shape[1] == 19
+    true = decoded[decoded["condition"] == "true"].set_index("trial_id")
+    matrix = likelihood.set_index("trial_id").drop(columns=["run", "own"]).loc[true.index]
+    np.testing.assert_allclose(np.diag(matrix.loc[true.index, true.index]), true["nll"], atol=1e-5)
+    # One run a fold: every other trial but those of the same stimulus is compared with.
+    stimulus = true["stimulus_id"].to_numpy()
+    others = matrix.loc[:, true.index].where(stimulus[:, None] != stimulus)
     first = metrics.iloc[0]
     assert first["metric"] == "nll_permuted_minus_true"
-    assert first["value"] == pytest.approx((null.mean(axis=1) - true).mean(), abs=1e-5)
-    assert first["p_value"] == pytest.approx((1 + (null.mean(axis=0) <= true.mean() + 1e-6).sum()) / 20)
+    assert first["value"] == pytest.approx((others.mean(axis=1) - true["nll"]).mean(), abs=1e-5)
+    assert round(first["p_value"] * 20, 6) in range(1, 21)
     value = metrics.set_index(["metric", "condition"])["value"]
+    gains = (others.round(4).sub(true["nll"].round(4), axis=0)).round(4)
+    won = (gains.gt(0) + 0.5 * gains.eq(0)).sum(axis=1) / others.notna().sum(axis=1)
+    assert value["nll_pairwise", "true"] == pytest.approx(won.mean())
     for condition, part in decoded.groupby("condition"):
         assert value["nll", condition] == pytest.approx(part["nll"].mean())
         said = [set(text.split()) for text in part["text_pred"].fillna("")]
@@ -140,9 +147,9 @@ def test_metrics_follow_from_the_decoded_texts(done: Any) -> None:
 
 
 def test_every_column_is_described(done: Any) -> None:
-    for desc in ("decoded", "metrics", "training", "permuted"):
+    for desc in ("decoded", "metrics", "training", "likelihood"):
         described = json.loads(done.beh(desc).with_suffix(".json").read_text())
-        columns = [name for name in done.table(desc) if not name.startswith("permutation_")]
+        columns = [name for name in done.table(desc) if desc != "likelihood" or name in LIKELIHOOD_COLUMNS]
         assert set(columns) <= set(described), desc
 
 

@@ -113,5 +113,5 @@ def test_killed_and_interrupted_it_ends_with_the_same_weights(
     assert ours.keys() == theirs.keys()
     assert any("lora" in key for key in ours)
     assert all((ours[key] == theirs[key]).all() for key in ours)
-    for desc in ("decoded", "permuted", "training", "metrics"):
+    for desc in ("decoded", "likelihood", "training", "metrics"):
         assert study.beh(desc).read_bytes() == study.beh(desc, out=other / "out").read_bytes()

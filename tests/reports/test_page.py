@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bids_brainlm.evaluation.matrix import Evidence
 from bids_brainlm.evaluation.metrics import chosen
 from bids_brainlm.evaluation.statistics import PrimaryTest
 from bids_brainlm.evaluation.table import Predictions, Sampling, primary_of, summary
@@ -58,7 +59,9 @@ def predictions(n: int = 12, text: str = "a cat sleeps", gain: float = 3.0) -> P
 def content(n: int = 12, text: str = "a cat sleeps", gain: float = 3.0, errors: tuple[str, ...] = ()) -> PageContent:
     made = predictions(n, text, gain)
     noise = np.random.default_rng(0).normal(0, 1, (99, n))
-    table = summary(made, chosen(["rouge_l", "wer"]), made.of("permuted").nll + noise, sampling=Sampling(100, 100))
+    permuted = made.of("permuted").nll
+    evidence = Evidence(permuted + noise, permuted - made.of("true").nll, {})
+    table = summary(made, chosen(["rouge_l", "wer"]), evidence, sampling=Sampling(100, 100))
     history = pd.DataFrame({"phase": "one", "epoch": [0, 1], "train_loss": [2.0, 1.0], "validation_loss": [2.0, 1.5]})
     return PageContent(
         title="sub-01",

@@ -1,0 +1,311 @@
+"""The likelihood matrix: every text under every brain it may be compared with.
+
+L[i, j] is the negative log-likelihood (NLL, nats) of text i, in its own prompt, given brain j; a *brain* is a distinct response,
+which several texts may have. A brain is *allowed* for a text by the rule of `bids_brainlm.core.interventions.partners`: it tells
+nothing about it. The *own* brain is never allowed, nor is a duplicate.
+
+*Row-wise* figures fix the text and compare brains. Whatever makes a text likely in itself (its length, how often it was trained
+on) is the same for all brains and drops out. *Column-wise* figures fix the brain and compare texts, as a reader would who has the
+candidates. There it does not drop out: a text that is likely under every brain looks identified. They are therefore computed from
+what is left of L[i, j] after the mean of row i over all other brains is taken off, and only among texts that have one prompt.
+
+- ``nll_pairwise``, row-wise: share of allowed brains under which the text is less likely than under its own, ties counting half.
+  It is the pairwise accuracy of BrainLLM, the 2-way identification of the brain, and the percentile of its rank in one.
+- ``nll_top1``, ``nll_top10``, row-wise: whether the own brain has rank 1, or at most 10, among itself and the allowed ones.
+- ``nll_identification``, column-wise: share of the other texts that are less likely under the brain than its own text.
+
+The null distribution of a figure is the same figure with columns exchanged (`bids_brainlm.core.interventions.exchanges`): read from
+the same matrix, without a further pass of the model. Which columns there are is said by `bids_brainlm.evaluation.pairs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from bids_brainlm.core.types import Bools, Ints
+from bids_brainlm.evaluation.pairs import Comparisons
+from bids_brainlm.evaluation.statistics import PrimaryTest, primary_test
+
+Array = NDArray[np.float64]
+
+DIGITS = 4
+"""Decimals (nats) that are compared: rounding of the computation must not break ties."""
+
+TOPS = (1, 10)
+"""Ranks within which the own brain is looked for."""
+
+LIKELIHOOD_COLUMNS = {
+    "trial_id": "Example whose text is scored.",
+    "run": "Run of the trial, mixed where repeats of several runs are averaged.",
+    "own": "Its own brain, called by the first example that has it.",
+}
+"""First columns of the table of likelihoods."""
+
+
+@dataclass(frozen=True, eq=False)
+class LikelihoodMatrix:
+    """Texts under brains, for the test set of one fold.
+
+    Parameters
+    ----------
+    nll : (n, m) float64
+        Nats; nan where not computed.
+    own : (n,) int64
+        Column of each text's own brain.
+    allowed : (n, m) bool
+        Other columns that each text is compared with.
+    texts, brains : tuple of str
+        Names of rows and columns.
+    n_tokens : (n,) int64
+        Tokens of each text.
+
+    Raises
+    ------
+    ValueError
+        When shapes disagree, the own brain of a text is not computed or counts as another one, or an allowed pair is missing.
+    """
+
+    nll: Array
+    own: Ints
+    allowed: Bools
+    texts: tuple[str, ...]
+    brains: tuple[str, ...]
+    n_tokens: Ints
+
+    def __post_init__(self) -> None:
+        n, m = len(self.texts), len(self.brains)
+        shapes = (self.nll.shape, self.allowed.shape, self.own.shape, self.n_tokens.shape)
+        if shapes != ((n, m), (n, m), (n,), (n,)):
+            raise ValueError(f"nll, allowed, own and n_tokens have the shapes {shapes}; expected those of {n} texts, {m} brains")
+        if n and (self.own.min() < 0 or self.own.max() >= m):
+            raise ValueError(f"own brains {self.own.min()} to {self.own.max()} of {m}")
+        missing = np.flatnonzero(~np.isfinite(self.own_nll))
+        if missing.size:
+            raise ValueError(f"{missing.size} text(s) are not scored under their own brain, e.g. {self.texts[missing[0]]}")
+        if self.allowed[np.arange(n), self.own].any():
+            raise ValueError("the own brain of a text is not one it may be compared with")
+        if not np.isfinite(self.nll[self.allowed]).all():
+            raise ValueError("pairs that are allowed were not computed")
+
+    @property
+    def own_nll(self) -> Array:
+        """(n,) NLL under the own brain."""
+        return self.given(self.own)
+
+    @property
+    def specificity(self) -> Array:
+        """(n,) mean NLL under allowed brains minus that under the own one, nats; nan where none is allowed."""
+        return np.asarray(mean_known(np.where(self.allowed, self.nll, np.nan)) - self.own_nll)
+
+    def given(self, columns: Ints) -> Array:
+        """(..., n) NLL of the texts under the brains in some columns (..., n)."""
+        return np.asarray(self.nll[np.arange(self.own.size), columns])
+
+    def exchanged(self, column: Ints, sampled: bool) -> LikelihoodMatrix:
+        """With the column (n,) of each text as its own brain, and all columns moved accordingly.
+
+        Parameters
+        ----------
+        sampled : bool
+            Whether columns are pairings: then the two columns change places in each row; else brains change places in all rows.
+        """
+        if sampled:
+            texts, nll = np.arange(self.own.size), self.nll.copy()
+            nll[texts, column], nll[texts, self.own] = self.own_nll, self.given(column)
+        else:
+            order = np.arange(len(self.brains))
+            order[self.own] = column
+            nll = self.nll[:, order]
+        return LikelihoodMatrix(nll, self.own, self.allowed, self.texts, self.brains, self.n_tokens)
+
+    def rank(self) -> Array:
+        """(n,) rank of the own brain among itself and those allowed, from 1; each that ties adds a half. nan where none is."""
+        values, own = np.round(self.nll, DIGITS), np.round(self.own_nll, DIGITS)[:, None]
+        less, ties = ((self.allowed & found).sum(axis=1) for found in (values < own, values == own))
+        return np.where(self.allowed.any(axis=1), 1 + less + 0.5 * ties, np.nan)
+
+    def row_wise(self) -> dict[str, Array]:
+        """Metric -> (n,) figure of each text: pairwise accuracy, and whether the own brain is among the first."""
+        rank, count = self.rank(), self.allowed.sum(axis=1)
+        pairwise = 1 - np.divide(rank - 1, count, out=np.full(count.size, np.nan), where=count > 0)
+        tops = {f"nll_top{k}": np.where(np.isfinite(rank), (rank <= k).astype(np.float64), np.nan) for k in TOPS}
+        return {"nll_pairwise": pairwise, **tops}
+
+    def identification(self, prompts: Sequence[str]) -> Array:
+        """(n,) share of other texts with the same prompt that are less likely under the brain than its own text; nan without any.
+
+        Each text's mean over the other brains it is compared with is taken off first.
+        """
+        count = self.allowed.sum(axis=1)
+        total = np.where(self.allowed, self.nll, 0.0).sum(axis=1) + self.own_nll
+        rest = np.divide(total[:, None] - self.nll, count[:, None], out=np.full(self.nll.shape, np.nan), where=count[:, None] > 0)
+        _, group = np.unique(np.asarray(prompts, dtype=np.str_), return_inverse=True)
+        candidates = self.allowed[:, self.own] & (group[:, None] == group)
+        return column_wise(np.round(self.nll - rest, DIGITS)[:, self.own], candidates)
+
+    def to_frame(self, run: Sequence[str]) -> pd.DataFrame:
+        """`LIKELIHOOD_COLUMNS`, then one column a brain or pairing."""
+        about = dict(zip(LIKELIHOOD_COLUMNS, (self.texts, run, [self.brains[j] for j in self.own]), strict=True))
+        # What the model computed has single precision, and takes half the digits.
+        values = pd.DataFrame(self.nll.astype(np.float32), columns=list(self.brains))
+        return pd.concat([pd.DataFrame(about), values], axis=1)
+
+    @classmethod
+    def from_frame(
+        cls, table: pd.DataFrame, compared: Comparisons, texts: Sequence[str], n_tokens: ArrayLike
+    ) -> LikelihoodMatrix:
+        """What `to_frame` wrote, for the texts of a fold, in their order.
+
+        Raises
+        ------
+        ValueError
+            When the table does not have them, or was made for other comparisons.
+        """
+        names, brains = [str(text) for text in texts], compared.names(texts)
+        rows = table.set_index(table["trial_id"].astype(str))
+        lost = sorted(set(names) - set(rows.index)) + sorted(set(brains) - set(rows.columns))
+        if lost:
+            raise ValueError(f"{len(lost)} text(s) or brain(s) have no likelihoods, e.g. {lost[0]}")
+        nll = rows.loc[names, list(brains)].to_numpy(np.float64)
+        return cls(nll, compared.own, compared.allowed, tuple(names), brains, np.asarray(n_tokens, dtype=np.int64))
+
+
+def mean_known(values: Array) -> Array:
+    """(n,) mean of each row without nan; nan for a row without any value."""
+    known = np.isfinite(values)
+    count = known.sum(axis=1)
+    return np.asarray(
+        np.divide(np.where(known, values, 0.0).sum(axis=1), count, out=np.full(count.size, np.nan), where=count > 0)
+    )
+
+
+def column_wise(nll: Array, candidates: Bools) -> Array:
+    """Identification of texts by one brain each.
+
+    Parameters
+    ----------
+    nll : (n, n) float64
+        Of text i under the own brain of text j.
+    candidates : (n, n) bool
+        Texts i that text j is compared with.
+
+    Returns
+    -------
+    (n,) float64
+        Share of its candidates that are less likely than text j, ties counting half; nan without any.
+    """
+    own, count = np.diag(nll), candidates.sum(axis=0)
+    less = (candidates & (nll > own)).sum(axis=0) + 0.5 * (candidates & (nll == own)).sum(axis=0)
+    return np.asarray(np.divide(less, count, out=np.full(count.size, np.nan), where=count > 0))
+
+
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """A figure of every text, and its mean in every permutation.
+
+    Parameters
+    ----------
+    values : (n,) float64
+        nan where there is nothing to compare with.
+    null : (K,) float64
+        Mean over texts.
+    """
+
+    values: Array
+    null: Array
+
+    @classmethod
+    def concat(cls, parts: Sequence[Figure]) -> Figure:
+        """Several test sets, one after the other; permutations that all of them have."""
+        least = min(part.null.size for part in parts)
+        weights = np.array([np.isfinite(part.values).sum() for part in parts], dtype=np.float64)
+        nulls = np.stack([part.null[:least] for part in parts])
+        total = np.where(weights[:, None] > 0, weights[:, None] * nulls, 0.0).sum(axis=0)
+        null = total / weights.sum() if weights.any() else np.full(least, np.nan)
+        return cls(np.concatenate([part.values for part in parts]), np.asarray(null))
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What the matrices of all folds say of every text.
+
+    Parameters
+    ----------
+    exchanged : (K, n) float64
+        NLL in K permutations: the null distribution of the primary test.
+    specificity : (n,) float64
+        Nats.
+    figures : dict of str to Figure
+        Metric -> figure.
+    """
+
+    exchanged: Array
+    specificity: Array
+    figures: dict[str, Figure]
+
+    @classmethod
+    def of(cls, matrix: LikelihoodMatrix, compared: Comparisons, prompts: Sequence[str]) -> Evidence:
+        """Of one fold."""
+        true = _figures(matrix, compared, prompts)
+        drawn = [_figures(matrix.exchanged(row, compared.n_sampled > 0), compared, prompts) for row in compared.drawn]
+        figures = {name: Figure(own, mean_known(np.stack([found[name] for found in drawn]))) for name, own in true.items()}
+        return cls(matrix.given(compared.drawn), matrix.specificity, figures)
+
+    def primary(self, nll_true: Array, units: ArrayLike, n_samples: int = 2000, seed: int = 0) -> PrimaryTest:
+        """The primary test: its effect is the mean specificity, its p counts exchanges."""
+        # One pairing that stands for the mean over all allowed ones.
+        others = (nll_true + self.specificity)[None]
+        return primary_test(nll_true, others, units, n_samples, seed, nll_exchanged=self.exchanged)
+
+    @classmethod
+    def concat(cls, parts: Sequence[Evidence]) -> Evidence:
+        """Folds one after the other; permutations that all of them have."""
+        least = min(len(part.exchanged) for part in parts)
+        figures = {name: Figure.concat([part.figures[name] for part in parts]) for name in parts[0].figures}
+        exchanged = np.concatenate([part.exchanged[:least] for part in parts], axis=1)
+        return cls(exchanged, np.concatenate([part.specificity for part in parts]), figures)
+
+
+def _figures(matrix: LikelihoodMatrix, compared: Comparisons, prompts: Sequence[str]) -> dict[str, Array]:
+    """Metric -> (n,) figure of each text."""
+    nothing = np.full(matrix.own.size, np.nan)
+    return matrix.row_wise() | {"nll_identification": nothing if compared.n_sampled else matrix.identification(prompts)}
+
+
+def confusion(matrix: LikelihoodMatrix, of_texts: ArrayLike, of_brains: ArrayLike) -> pd.DataFrame:
+    """Which categories are taken for each other.
+
+    Parameters
+    ----------
+    matrix : LikelihoodMatrix
+        Its columns being brains.
+    of_texts, of_brains : (n,) and (m,) str
+        Category of each text, and of what each brain saw or heard; empty where not known.
+
+    Returns
+    -------
+    DataFrame
+        One row for a category of texts and one of brains: ``chosen``, the share of the texts that are likeliest under a brain of
+        that category (their own included; ties are shared); ``pairwise``, the share of allowed brains of that category that the
+        own brain beats; ``n``, how many pairs that is.
+    """
+    texts, brains = np.asarray(of_texts, dtype=np.str_), np.asarray(of_brains, dtype=np.str_)
+    compared = matrix.allowed.copy()
+    compared[np.arange(matrix.own.size), matrix.own] = True
+    values, own = np.where(compared, np.round(matrix.nll, DIGITS), np.inf), np.round(matrix.own_nll, DIGITS)[:, None]
+    beaten = (values > own) + 0.5 * (values == own)
+    best = (values == values.min(axis=1, keepdims=True)).astype(np.float64)
+    best /= best.sum(axis=1, keepdims=True)
+    rows = []
+    for first in np.unique(texts[texts != ""]):
+        for second in np.unique(brains[brains != ""]):
+            block = np.ix_(texts == first, brains == second)
+            may = matrix.allowed[block]
+            share = float(beaten[block][may].mean()) if may.any() else np.nan
+            rows.append((first, second, float(best[block].sum(axis=1).mean()), share, int(may.sum())))
+    return pd.DataFrame(rows, columns=["category", "other", "chosen", "pairwise", "n"])
