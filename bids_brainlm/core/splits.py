@@ -136,6 +136,27 @@ def blocks_of(story: Any, window: Any, seconds: float, block: float) -> NDArray[
     return np.array([f"{names[i]}/block-{min(k, last[i]) + 1}" for i, k in zip(member, place, strict=True)], dtype=np.str_)
 
 
+def without(split: Split, barred: Bools) -> Split:
+    """The same split with some examples left out of training and validation; the test set stays.
+
+    Parameters
+    ----------
+    split : Split
+    barred : (n,) bool
+        Of all examples.
+
+    Raises
+    ------
+    ValueError
+        When nothing is left to train on.
+    """
+    train, validation = (part[~barred[part]] for part in (split.train, split.validation))
+    if not train.size:
+        raise ValueError("every training example is to be left out; leave out less")
+    gone = split.train.size + split.validation.size - train.size - validation.size
+    return dataclasses.replace(split, train=train, validation=validation, left_out=split.left_out + gone)
+
+
 def average(split: Split, parts: Iterable[str]) -> Split:
     """Replace the repeats of a stimulus within a part by one example, the mean of their rows.
 
@@ -172,7 +193,8 @@ def average(split: Split, parts: Iterable[str]) -> Split:
         repeats = _repeats(split.examples, index) if part in parts else [[int(i)] for i in index]
         places[part] = np.arange(len(merged), len(merged) + len(repeats))
         merged += repeats
-    return Split(_averaged(split.examples, merged), fold=split.fold, leaky=split.leaky, purged=split.purged, **places)
+    train, validation, test = (places[part] for part in PARTS)
+    return dataclasses.replace(split, examples=_averaged(split.examples, merged), train=train, validation=validation, test=test)
 
 
 def _labelled(examples: Examples, labels: Any) -> Split:

@@ -263,6 +263,8 @@ class Split:
         Parts are known to share something, and only an example in two of them is refused; `bids_brainlm.core.leakage` counts.
     purged : int
         Examples that were left out of training or validation because they would have told of a later part.
+    left_out : int
+        Examples that were left out of training or validation because of what they are (`bids_brainlm.core.splits.without`).
 
     Raises
     ------
@@ -283,6 +285,7 @@ class Split:
     fold: int = 0
     leaky: bool = False
     purged: int = 0
+    left_out: int = 0
 
     def __post_init__(self) -> None:
         parts = {name: _frozen(getattr(self, name), np.int64) for name in ("train", "validation", "test")}

@@ -229,7 +229,7 @@ class Facts:
     names: Mapping[str, Mapping[str, tuple[str, ...]]]
 
     def __post_init__(self) -> None:
-        for factor, values in self._vocabulary.items():
+        for factor, values in self.vocabulary.items():
             for label, alternatives in values.items():
                 for name in alternatives:
                     if named(name, values) != {label}:
@@ -269,7 +269,7 @@ class Facts:
         return tuple(self.names)
 
     @property
-    def _vocabulary(self) -> dict[str, dict[str, tuple[str, ...]]]:
+    def vocabulary(self) -> dict[str, dict[str, tuple[str, ...]]]:
         """Factor -> label -> every name of it that occurs."""
         out: dict[str, dict[str, tuple[str, ...]]] = {}
         for factor, stimuli in self.names.items():
@@ -285,7 +285,7 @@ class Facts:
 
     def read(self, texts: Sequence[str]) -> Labels:
         """(n, f) label of the one value of each factor that a text names; "" for none, or for several."""
-        vocabularies = list(self._vocabulary.values())
+        vocabularies = list(self.vocabulary.values())
         rows = [[_only(named(text, values)) for values in vocabularies] for text in texts]
         return np.array(rows, dtype=np.str_).reshape(len(rows), len(vocabularies))
 

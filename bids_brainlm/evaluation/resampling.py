@@ -7,6 +7,7 @@ bootstrap) and paired tests flip whole units. Below `MIN_UNITS` units points are
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,37 @@ def bootstrap_interval(
         return None
     weights = _weights(n, n_samples, seed)
     return _between_tails((weights @ sums) / (weights @ counts), n, level)
+
+
+def interval_of(
+    statistic: Callable[[Array], Array],
+    sums: ArrayLike,
+    units: ArrayLike,
+    n_samples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float] | None:
+    """The same interval of any figure that is computed from sums over values.
+
+    Parameters
+    ----------
+    statistic : callable
+        (k, c) sums -> (k,) figures.
+    sums : (n, c) float
+        What every value adds to each sum.
+    units : (n,)
+
+    Returns
+    -------
+    tuple of float or None
+        None below `MIN_UNITS` units.
+    """
+    parts, index = np.asarray(sums, dtype=np.float64), np.unique(np.asarray(units), return_inverse=True)[1]
+    n = int(index.max()) + 1 if index.size else 0
+    if n < MIN_UNITS:
+        return None
+    of_units = np.stack([np.bincount(index, column) for column in parts.T], axis=1)
+    return _between_tails(statistic(np.asarray(_weights(n, n_samples, seed) @ of_units, dtype=np.float64)), n, level)
 
 
 def _weights(n_units: int, n_samples: int, seed: int) -> NDArray[np.int64]:

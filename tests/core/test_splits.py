@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bids_brainlm.core.splits import PARTS, average, make_splits
+from bids_brainlm.core.splits import PARTS, average, make_splits, without
 from bids_brainlm.core.types import Examples, Prompt, Recording
 from bids_brainlm.errors import LeakageError
 
@@ -199,3 +199,16 @@ def test_parts_must_exist():
     (split,) = make_splits(make_examples(["a", "b", "c"]))
     with pytest.raises(ValueError, match="no part.s. dev of a split"):
         average(split, ["dev"])
+
+
+def test_what_is_left_out_is_counted_and_stays_in_the_test_set():
+    examples = make_examples([f"g{i}" for i in range(20)])
+    whole = make_splits(examples, "single", seed=0)[0]
+    barred = np.arange(20) % 4 == 0
+    less = without(whole, barred)
+    np.testing.assert_array_equal(less.test, whole.test)
+    np.testing.assert_array_equal(less.train, [i for i in whole.train if i % 4])
+    assert less.left_out == sum(i % 4 == 0 for i in (*whole.train, *whole.validation))
+    assert average(less, ["train"]).left_out == less.left_out
+    with pytest.raises(ValueError, match="every training example"):
+        without(whole, np.ones(20, dtype=bool))
