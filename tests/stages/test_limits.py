@@ -60,7 +60,8 @@ def test_prompts_are_cut_in_training_and_decoding(
         assert words.said(rendered.ids[~rendered.train & ~rendered.slot]) == context
         assert words.said(rendered.ids[rendered.train]) == said
     monkeypatch.setattr(decode, "decode_texts", lambda model, text, test, *_, **__: test)
-    found: Any = decode.decoded(SimpleNamespace(model=None, text=words), examples, chosen, 0)  # type: ignore[arg-type]
+    given: Any = SimpleNamespace(model=None, text=words)
+    found: Any = decode.decoded(given, examples, chosen, compared=SimpleNamespace(), fold=0)  # type: ignore[arg-type]
     assert set(found.prompts) == {Prompt(context, said)}
     assert found.references == examples.references
 
