@@ -10,6 +10,7 @@ import pytest
 
 from bids_brainlm.config import load
 from bids_brainlm.core.types import Examples, Prompt, Recording
+from bids_brainlm.language.limits import Limits
 from bids_brainlm.stages import decode, decoder
 
 CONTEXT, ANSWER = "one two three four five six", "seven eight nine"
@@ -38,7 +39,7 @@ class Words:
 @pytest.fixture
 def examples() -> Examples:
     names = np.array(["a", "b"])
-    recording = Recording(np.zeros((2, 3), np.float32), "a.u.", "beta", np.arange(2), np.zeros(2))
+    recording = Recording(np.zeros((2, 3), np.float32), "a.u.", "beta", np.arange(2.0), np.zeros(2, np.int64))
     return Examples(recording, np.arange(2), (Prompt(CONTEXT, ANSWER),) * 2, ((ANSWER,),) * 2, names, names, names)
 
 
@@ -61,7 +62,7 @@ def test_prompts_are_cut_in_training_and_decoding(
         assert words.said(rendered.ids[rendered.train]) == said
     monkeypatch.setattr(decode, "decode_texts", lambda model, text, test, *_, **__: test)
     given: Any = SimpleNamespace(model=None, text=words)
-    found: Any = decode.decoded(given, examples, chosen, compared=SimpleNamespace(), fold=0)  # type: ignore[arg-type]
+    found: Any = decode.decoded(given, examples, chosen, compared=given, fold=0)
     assert set(found.prompts) == {Prompt(context, said)}
     assert found.references == examples.references
 
@@ -69,4 +70,4 @@ def test_prompts_are_cut_in_training_and_decoding(
 def test_the_recipe_after_brainllm_has_its_limits_and_no_other_has_one() -> None:
     limits = {name: decoder.limits_of(load(name)) for name in ("brainllm", "brainllm-small", "cortext", "cortext-small")}
     assert (limits["brainllm"].prompt, limits["brainllm"].answer, limits["brainllm"].oldest) == (32, 32, False)
-    assert all(limits[name] == decoder.Limits() for name in limits if name != "brainllm")
+    assert all(limits[name] == Limits() for name in limits if name != "brainllm")
