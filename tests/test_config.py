@@ -36,6 +36,7 @@ CLOSED = {
     "split.scheme": st.sampled_from(["single", "kfold", "column", "list", "leaky-random"]),
     "split.block": st.floats(1, 100),
     "split.amount": st.floats(0.1, 1),
+    "split.leave_out": st.just(""),
     "window.seconds": st.floats(0.5, 10),
     "window.chunks": st.just(0),
     "story.decoders": st.just([]),
@@ -383,6 +384,7 @@ def test_the_tree_is_frozen() -> None:
         ({"window.context": []}, "window.context is"),
         ({"window.context": [-1]}, "window.context is"),
         ({"split.amount": 1.5}, "at most 1"),
+        ({"split.leave_out": "animal=dog"}, "set --facts"),
         ({"decode.min_new_tokens": 33}, "larger than decode.max_new_tokens"),
     ],
 )

@@ -248,6 +248,11 @@ class Splits:
     )
     block: float = setting(60.0, "Length in s of the blocks that the scheme blocks cuts stories into.")
     amount: float = setting(1.0, "Share of the training groups that are trained on.")
+    leave_out: str = setting(
+        "",
+        "Zero-shot: categories of the facts that are left out of training, by label and by word, as factor=label[,label];"
+        " the test set keeps them.",
+    )
     average: tuple[str, ...] = setting(
         (), "Parts in which the repeats of a stimulus are averaged.", choices=("train", "validation", "test")
     )

@@ -198,6 +198,8 @@ def _check(config: Config) -> None:
     if config.split.scheme in ("column", "list") and not config.split.source:
         wanted = "column" if config.split.scheme == "column" else "file"
         raise ConfigError(f"split.scheme is {config.split.scheme!r}, but split.source names no {wanted}")
+    if config.split.leave_out and not config.evaluate.facts:
+        raise ConfigError("split.leave_out names categories, but there is no table of facts; set --facts")
     _check_windows(config)
     try:
         gigabytes(config.run.memory)

@@ -23,7 +23,7 @@ from bids_brainlm.io.series import SPACES
 from bids_brainlm.io.surfaces import Volume, common_mask
 from bids_brainlm.models import sources
 from bids_brainlm.stages.cache import Stage
-from bids_brainlm.stages.evaluate import load_facts
+from bids_brainlm.stages.facts import left_out_of, load_facts
 from bids_brainlm.stages.plan import unknown_names
 from bids_brainlm.stages.preflight import survey
 from bids_brainlm.stages.responses import used
@@ -42,6 +42,7 @@ def survey_request(request: Request) -> tuple[BrainLMError, ...]:
     faults += table_faults(request)
     with collecting(faults):
         load_facts(request)
+        left_out_of(request)
     with collecting(faults):
         _refuse_absent_model(request)
     with collecting(faults):

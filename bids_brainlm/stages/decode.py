@@ -147,6 +147,7 @@ def _sidecar(split: Split, about: dict[str, Any]) -> dict[str, Any]:
         "NumberOfExamples": {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)},
         "TestExamplesSharingATextWithTraining": split.shared_texts,
         "ExamplesPurged": split.purged,
+        "ExamplesLeftOut": split.left_out,
         "LeakySplit": split.leaky,
         "Leakage": {_CAMEL[name]: n for name, n in dataclasses.asdict(count(split)).items()},
         "PaddingWaste": about["padding_waste"],

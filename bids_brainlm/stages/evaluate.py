@@ -18,16 +18,18 @@ from numpy.typing import NDArray
 from bids_brainlm.config import Config, Request
 from bids_brainlm.core.interventions import exchanges, partners
 from bids_brainlm.core.types import Split
-from bids_brainlm.errors import InputError, MissingInputError, MissingResourceError
+from bids_brainlm.errors import MissingResourceError
 from bids_brainlm.evaluation.linear import Identified, identify, predict
 from bids_brainlm.evaluation.matrix import Evidence, LikelihoodMatrix
 from bids_brainlm.evaluation.metrics import Facts, Metric, chosen
 from bids_brainlm.evaluation.resources import available, lacking
 from bids_brainlm.evaluation.surprise import SURPRISE_COLUMNS, bins, slopes
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, Predictions, Sampling, summary, with_q
+from bids_brainlm.evaluation.zero_shot import zero_shot_rows
 from bids_brainlm.io.files import read_tsv, write_tsv
 from bids_brainlm.stages.comparisons import comparisons_of
 from bids_brainlm.stages.examples import examples_of, splits_of
+from bids_brainlm.stages.facts import left_out_of, load_facts
 from bids_brainlm.stages.outputs import beh_path, describe, leaky_marks
 from bids_brainlm.stages.reliability import write_reliability
 from bids_brainlm.stages.responses import load_trials
@@ -56,7 +58,9 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     sampling = Sampling(config.evaluate.bootstrap, seed=config.run.random_seed)
     runs = likelihoods.drop_duplicates("trial_id")["run"].to_numpy(str)
     table = summary(predictions, metrics, evidence, facts, runs, readouts, identified, resources, sampling)
-    surprise = []
+    surprise, category = [], left_out_of(request)
+    if category is not None:
+        table = with_q(pd.concat([table, zero_shot_rows(predictions, category, runs, sampling)], ignore_index=True))
     if continued:
         table = with_q(pd.concat([table, slopes(predictions, evidence, sampling)], ignore_index=True))
         surprise = _write_surprise(request, participant, trials.task, bins(predictions, evidence, sampling))
@@ -106,34 +110,6 @@ def _write_surprise(request: Request, participant: str, task: str, table: pd.Dat
 def trained_parts(config: Config) -> tuple[str, ...]:
     """Parts of the language model that a phase trains: with any, the condition without a brain is not the model as it came."""
     return tuple(name for name in ("norms", "lora", "all") if any(name in phase.train for phase in config.phases))
-
-
-def load_facts(request: Request) -> Facts | None:
-    """The table of facts that the configuration names.
-
-    Raises
-    ------
-    InputError
-        When it is not there or is ambiguous.
-    """
-    if not request.config.evaluate.facts:
-        return None
-    path = facts_path(request)
-    table = read_tsv(path)
-    try:
-        return Facts.from_frame(table, str(table.columns[0]))
-    except ValueError as error:
-        expected = "a TSV: a key column, then one column a factor"
-        raise InputError(f"the facts cannot be used: {error}", path, expected=expected) from error
-
-
-def facts_path(request: Request) -> Path:
-    """The table of facts: a path below the dataset, or an absolute one."""
-    path = (request.bids_dir / request.config.evaluate.facts).resolve()
-    if not path.is_file():
-        expected = "a TSV: a key column, then one column a factor"
-        raise MissingInputError("the table of facts is not there", path, expected=expected, remedy="check --facts")
-    return path
 
 
 def text_models(request: Request) -> list[Path]:

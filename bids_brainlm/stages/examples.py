@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from bids_brainlm.config import Config, Request
 from bids_brainlm.core.features import center
 from bids_brainlm.core.shifts import refuse_few
-from bids_brainlm.core.splits import average, make_splits
+from bids_brainlm.core.splits import average, make_splits, without
 from bids_brainlm.core.types import Examples, Prompt, Recording, Split
 from bids_brainlm.errors import InputError, LeakageError, MissingInputError
 from bids_brainlm.io.files import read_tsv
 from bids_brainlm.io.texts import Item, load_texts
+from bids_brainlm.stages.facts import left_out_of
 from bids_brainlm.stages.responses import Trials, scratch
 from bids_brainlm.stages.windows import Chunk, chunks_of, column_of, window_examples
 
@@ -132,7 +133,7 @@ def kept(table: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def splits_of(request: Request, trials: Trials, examples: Examples) -> tuple[Split, ...]:
-    """The folds, with repeats averaged where the configuration asks for it.
+    """The folds, with repeats averaged, and categories left out of training, where the configuration asks for it.
 
     Raises
     ------
@@ -146,6 +147,9 @@ def splits_of(request: Request, trials: Trials, examples: Examples) -> tuple[Spl
     try:
         shares = (settings.folds, settings.test, settings.validation)
         folds = make_splits(examples, settings.scheme, *shares, labels, request.config.run.random_seed, amount=settings.amount)
+        category = left_out_of(request)
+        if category is not None:
+            folds = tuple(without(fold, category.taught_by(examples)) for fold in folds)
         averaged = tuple(average(fold, settings.average) for fold in folds)
     except LeakageError as error:
         over_time = request.config.window.words

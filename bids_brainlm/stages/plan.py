@@ -37,8 +37,9 @@ from bids_brainlm.io.rungs import CIFTI_RUNG, GIVEN
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.io.texts import NoTextError
 from bids_brainlm.stages.cache import FileHashes, Stage, digest
-from bids_brainlm.stages.evaluate import facts_path, text_models
+from bids_brainlm.stages.evaluate import text_models
 from bids_brainlm.stages.examples import examples_of, splits_of
+from bids_brainlm.stages.facts import facts_path
 from bids_brainlm.stages.heard import files_of as transcripts_of
 from bids_brainlm.stages.heard import listened
 from bids_brainlm.stages.quality import fit_trials

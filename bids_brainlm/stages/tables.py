@@ -7,7 +7,8 @@ from pathlib import Path
 from bids_brainlm.config import Request
 from bids_brainlm.errors import BrainLMError, MissingInputError, collecting
 from bids_brainlm.io.texts import inside
-from bids_brainlm.stages.evaluate import facts_path, text_models
+from bids_brainlm.stages.evaluate import text_models
+from bids_brainlm.stages.facts import facts_path
 from bids_brainlm.stages.runs import over_time
 
 
@@ -30,8 +31,9 @@ def _named_tables(request: Request) -> list[str]:
 
 
 def tables_of(request: Request) -> list[Path]:
-    """Tables of texts and of splits, whose content bears on what is trained."""
+    """Tables of texts and of splits, and facts by which examples are left out: their content bears on what is trained."""
     named = [_inside(request, name) for name in _named_tables(request)]
+    named += [facts_path(request)] if request.config.split.leave_out else []
     if over_time(request):
         return named
     # A table of texts that is not named is looked for among these.

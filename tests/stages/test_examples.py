@@ -80,3 +80,22 @@ def test_a_question_of_a_stimulus_never_leaves_its_part(request_: Any) -> None:
     parts = [set(split.examples.stimulus[index]) for index in (split.train, split.validation, split.test)]
     assert sum(map(len, parts)) == 4
     assert len(split.train) + len(split.validation) + len(split.test) == 15
+
+
+def test_a_category_is_left_out_of_training_by_label_and_by_word(make_request: Any) -> None:
+    """s1 is a dog by its facts; s3 is not, but its text speaks of a puppy."""
+    options = ("text.table", "texts.tsv", "text.key", "stim_id", "split.scheme", "column", "split.source", "part")
+    made = make_request(*options, "evaluate.facts", "facts.tsv", "split.leave_out", "animal=dog")
+    (made.bids_dir / "texts.tsv").write_text(TABLE.replace("a cow", "a cow and a puppy"))
+    (made.bids_dir / "facts.tsv").write_text("stim_id\tanimal\ns1\tdog|puppy\ns2\tcat\ns3\tcow\ns4\tfox\n")
+    parts = ["train", "train", "train", "test"]
+    trials = _trials(["s1", "s2", "s3", "s4"], ["a"] * 4, part=parts)
+    (split,) = splits_of(made, trials, examples_of(made, trials))
+    assert set(split.examples.stimulus[split.train]) == {"s2"}
+    assert split.left_out == 3
+    swapped = _trials(["s4", "s2", "s3", "s1"], ["a"] * 4, part=parts)
+    (split,) = splits_of(made, swapped, examples_of(made, swapped))
+    assert set(split.examples.stimulus[split.test]) == {"s1"}
+    (made.bids_dir / "facts.tsv").write_text("stim_id\tanimal\ns2\tcat\n")
+    with pytest.raises(InputError, match="animal has no value dog; values: cat"):
+        splits_of(made, trials, examples_of(made, trials))
