@@ -27,7 +27,9 @@ import pandas as pd
 
 from bids_brainlm.evaluation.embeddings import bag_of_words, embed
 from bids_brainlm.evaluation.linear import Identified, identify, predict
+from bids_brainlm.evaluation.matrix import Evidence, LikelihoodMatrix
 from bids_brainlm.evaluation.metrics import chosen
+from bids_brainlm.evaluation.pairs import Comparisons
 from bids_brainlm.evaluation.readout import kernels
 from bids_brainlm.evaluation.surprise import bins, slopes
 from bids_brainlm.evaluation.table import Predictions, Sampling, summary
@@ -139,18 +141,37 @@ def _tables(out: Path, n_folds: int, desc: str) -> list[pd.DataFrame]:
     return [pd.read_csv(out / f"out-{k}" / name, sep="\t", keep_default_na=False) for k in range(n_folds)]
 
 
+def _evidence(decoded: pd.DataFrame, scores: pd.DataFrame) -> Evidence:
+    """The likelihood matrix of a fold, whose sentences are all of one run; those with a chunk of these words are not compared."""
+    true = decoded[decoded["condition"] == "true"].set_index("trial_id").loc[scores["trial_id"]]
+    brains = list(scores.columns[3:])
+    own = pd.Index(brains).get_indexer(scores["own"])
+    first, texts = np.unique(own, return_index=True)[1], pd.factorize(true["text_true"])[0]
+    said = np.zeros((texts.max() + 1, len(brains)), dtype=bool)
+    said[texts, own] = True
+    rng = np.random.default_rng(0)
+    drawn = np.stack([rng.permutation(len(brains))[own] for _ in range(N_PERMUTATIONS)])
+    brain = np.tile(np.arange(len(brains)), (len(own), 1))
+    compared = Comparisons(first, brain, own, ~said[texts], own, drawn, 0)
+    n_tokens, prompts = true["n_tokens"].astype(int).to_numpy(), list(true["prompt"])
+    matrix = LikelihoodMatrix.from_frame(scores, compared, list(scores["trial_id"]), n_tokens)
+    return Evidence.of(matrix, compared, prompts)
+
+
 def _report(out: Path, n_folds: int) -> None:
     """Folds pooled: every figure, and figures by surprise."""
     decoded = [table.assign(fold=k) for k, table in enumerate(_tables(out, n_folds, "decoded"))]
     predictions = Predictions(pd.concat(decoded, ignore_index=True))
-    permuted = pd.concat(_tables(out, n_folds, "permuted"), ignore_index=True).drop(columns=["trial_id", "run"])
-    nll, sampling = permuted.to_numpy(float).T, Sampling(2000)
-    table = pd.concat([summary(predictions, chosen(METRICS), nll, sampling=sampling), slopes(predictions, nll, sampling)])
+    evidence = Evidence.concat(list(map(_evidence, decoded, _tables(out, n_folds, "likelihood"))))
+    sampling = Sampling(2000)
+    table = pd.concat(
+        [summary(predictions, chosen(METRICS), evidence, sampling=sampling), slopes(predictions, evidence, sampling)]
+    )
     readouts = pd.concat([part[part["condition"] == "ridge"] for part in _tables(out, n_folds, "metrics")]).astype(
         {"value": float, "n": int}
     )
     print(table.to_string(index=False, float_format="{:.4f}".format))
-    print(bins(predictions, nll, sampling).to_string(index=False, float_format="{:.3f}".format))
+    print(bins(predictions, evidence, sampling).to_string(index=False, float_format="{:.3f}".format))
     for metric, part in readouts.groupby("metric", sort=False):
         print(f"{metric} of the ridge readout: {np.average(part['value'], weights=part['n']):.3f}")
 

@@ -32,7 +32,7 @@ MODEL, REVISION = "laboratory/small", "0" * 40
 DESIGN = "--participants 2 --runs 2 --trials 30 --repeats 2"
 DECODE = (
     "--llm {llm} --offline --texts stimuli/captions.tsv --key-column stim_id --facts derivatives/simulation/stimuli.tsv "
-    "--recipe cortext-small --set phases.0.epochs=1 phases.1.epochs=1 decode.permutations=10"
+    "--recipe cortext-small --set phases.0.epochs=1 phases.1.epochs=1"
 )
 SECONDS = "8"
 """After which a run is terminated: in its midst."""

@@ -8,9 +8,9 @@ seed=${SEED:-0}
 # Matrices are small here: a second thread costs more than it brings.
 export OMP_NUM_THREADS=1
 if [ -n "${DEMO_SHORT:-}" ]; then
-  design="--runs 4 --trials 45 --repeats 2" training="--steps 60" settings="phases.0.epochs=2 phases.1.epochs=2 decode.permutations=20"
+  design="--runs 4 --trials 45 --repeats 2" training="--steps 60" settings="phases.0.epochs=2 phases.1.epochs=2"
 else
-  design="" training="" settings="decode.permutations=100"
+  design="" training="" settings=""
 fi
 
 rm -rf "$folder"

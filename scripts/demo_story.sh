@@ -9,9 +9,9 @@ seed=${SEED:-0}
 export OMP_NUM_THREADS=1
 if [ -n "${DEMO_SHORT:-}" ]; then
   design="--stories 6 --minutes 1" training="--steps 60"
-  settings="phases.0.epochs=1 phases.1.epochs=1 decode.permutations=5 model.components=40"
+  settings="phases.0.epochs=1 phases.1.epochs=1 model.components=40"
 else
-  design="" training="" settings="decode.permutations=50"
+  design="" training="" settings=""
 fi
 
 rm -rf "$folder"

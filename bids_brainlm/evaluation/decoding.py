@@ -21,8 +21,8 @@ from bids_brainlm.core.types import DECODED_COLUMNS, Examples
 from bids_brainlm.evaluation.likelihood import nll_alone, nll_matrix
 from bids_brainlm.evaluation.matrix import LikelihoodMatrix
 from bids_brainlm.evaluation.pairs import Comparisons
-from bids_brainlm.language.render import render, stop_ids
 from bids_brainlm.language.render import decode as text_of
+from bids_brainlm.language.render import render, stop_ids
 from bids_brainlm.models.fusion import BrainLM, collate
 
 

@@ -14,8 +14,8 @@ what is left of L[i, j] after the mean of row i over all other brains is taken o
 - ``nll_top1``, ``nll_top10``, row-wise: whether the own brain has rank 1, or at most 10, among itself and the allowed ones.
 - ``nll_identification``, column-wise: share of the other texts that are less likely under the brain than its own text.
 
-The null distribution of a figure is the same figure with columns exchanged (`bids_brainlm.core.interventions.exchanges`): read from
-the same matrix, without a further pass of the model. Which columns there are is said by `bids_brainlm.evaluation.pairs`.
+The null distribution of a figure is the same figure with columns exchanged (`bids_brainlm.core.interventions.exchanges`): read
+from the same matrix, without a further pass of the model. Which columns there are is said by `bids_brainlm.evaluation.pairs`.
 """
 
 from __future__ import annotations
@@ -106,47 +106,21 @@ class LikelihoodMatrix:
         """(..., n) NLL of the texts under the brains in some columns (..., n)."""
         return np.asarray(self.nll[np.arange(self.own.size), columns])
 
-    def exchanged(self, column: Ints, sampled: bool) -> LikelihoodMatrix:
-        """With the column (n,) of each text as its own brain, and all columns moved accordingly.
-
-        Parameters
-        ----------
-        sampled : bool
-            Whether columns are pairings: then the two columns change places in each row; else brains change places in all rows.
-        """
-        if sampled:
-            texts, nll = np.arange(self.own.size), self.nll.copy()
-            nll[texts, column], nll[texts, self.own] = self.own_nll, self.given(column)
-        else:
-            order = np.arange(len(self.brains))
-            order[self.own] = column
-            nll = self.nll[:, order]
-        return LikelihoodMatrix(nll, self.own, self.allowed, self.texts, self.brains, self.n_tokens)
-
-    def rank(self) -> Array:
-        """(n,) rank of the own brain among itself and those allowed, from 1; each that ties adds a half. nan where none is."""
-        values, own = np.round(self.nll, DIGITS), np.round(self.own_nll, DIGITS)[:, None]
-        less, ties = ((self.allowed & found).sum(axis=1) for found in (values < own, values == own))
-        return np.where(self.allowed.any(axis=1), 1 + less + 0.5 * ties, np.nan)
-
     def row_wise(self) -> dict[str, Array]:
         """Metric -> (n,) figure of each text: pairwise accuracy, and whether the own brain is among the first."""
-        rank, count = self.rank(), self.allowed.sum(axis=1)
-        pairwise = 1 - np.divide(rank - 1, count, out=np.full(count.size, np.nan), where=count > 0)
-        tops = {f"nll_top{k}": np.where(np.isfinite(rank), (rank <= k).astype(np.float64), np.nan) for k in TOPS}
-        return {"nll_pairwise": pairwise, **tops}
+        return _row_wise(_comparable(self.nll), self.own, self.allowed)
 
     def identification(self, prompts: Sequence[str]) -> Array:
         """(n,) share of other texts with the same prompt that are less likely under the brain than its own text; nan without any.
 
         Each text's mean over the other brains it is compared with is taken off first.
         """
-        count = self.allowed.sum(axis=1)
-        total = np.where(self.allowed, self.nll, 0.0).sum(axis=1) + self.own_nll
-        rest = np.divide(total[:, None] - self.nll, count[:, None], out=np.full(self.nll.shape, np.nan), where=count[:, None] > 0)
+        return _identification(_comparable(self.nll), self.own, self.allowed, self.candidates(prompts))
+
+    def candidates(self, prompts: Sequence[str]) -> Bools:
+        """(n, n) bool: texts i that are compared with text j under its brain: those with its prompt, and no own text."""
         _, group = np.unique(np.asarray(prompts, dtype=np.str_), return_inverse=True)
-        candidates = self.allowed[:, self.own] & (group[:, None] == group)
-        return column_wise(np.round(self.nll - rest, DIGITS)[:, self.own], candidates)
+        return np.asarray(self.allowed[:, self.own] & (group[:, None] == group))
 
     def to_frame(self, run: Sequence[str]) -> pd.DataFrame:
         """`LIKELIHOOD_COLUMNS`, then one column a brain or pairing."""
@@ -251,8 +225,10 @@ class Evidence:
     @classmethod
     def of(cls, matrix: LikelihoodMatrix, compared: Comparisons, prompts: Sequence[str]) -> Evidence:
         """Of one fold."""
-        true = _figures(matrix, compared, prompts)
-        drawn = [_figures(matrix.exchanged(row, compared.n_sampled > 0), compared, prompts) for row in compared.drawn]
+        values = _comparable(matrix.nll)
+        candidates = None if compared.n_sampled else matrix.candidates(prompts)
+        true = _figures(values, matrix.own, matrix.allowed, candidates)
+        drawn = [_figures(values, row, _moved(matrix, row, compared.n_sampled), candidates) for row in compared.drawn]
         figures = {name: Figure(own, mean_known(np.stack([found[name] for found in drawn]))) for name, own in true.items()}
         return cls(matrix.given(compared.drawn), matrix.specificity, figures)
 
@@ -271,10 +247,46 @@ class Evidence:
         return cls(exchanged, np.concatenate([part.specificity for part in parts]), figures)
 
 
-def _figures(matrix: LikelihoodMatrix, compared: Comparisons, prompts: Sequence[str]) -> dict[str, Array]:
+def _moved(matrix: LikelihoodMatrix, column: Ints, n_sampled: int) -> Bools:
+    """(n, m) bool: allowed columns when the response of each text is the one in ``column``, and all others move with it."""
+    if n_sampled:
+        # The two columns change places in each row.
+        texts, out = np.arange(column.size), matrix.allowed.copy()
+        out[texts, matrix.own], out[texts, column] = matrix.allowed[texts, column], False
+        return out
+    back = np.arange(len(matrix.brains))
+    back[column] = matrix.own
+    return np.asarray(matrix.allowed[:, back])
+
+
+def _figures(values: Array, own: Ints, may: Bools, candidates: Bools | None) -> dict[str, Array]:
     """Metric -> (n,) figure of each text."""
-    nothing = np.full(matrix.own.size, np.nan)
-    return matrix.row_wise() | {"nll_identification": nothing if compared.n_sampled else matrix.identification(prompts)}
+    columns = np.full(own.size, np.nan)
+    if candidates is not None and candidates.any():
+        columns = _identification(values, own, may, candidates)
+    return _row_wise(values, own, may) | {"nll_identification": columns}
+
+
+def _comparable(nll: Array) -> Array:
+    """(n, m) NLL to `DIGITS`; what was not computed is larger than all."""
+    return np.asarray(np.round(np.where(np.isfinite(nll), nll, np.inf), DIGITS))
+
+
+def _row_wise(values: Array, own: Ints, may: Bools) -> dict[str, Array]:
+    true, count = values[np.arange(own.size), own][:, None], np.count_nonzero(may, axis=1)
+    less, ties = (np.count_nonzero(may & found, axis=1) for found in (values < true, values == true))
+    before = np.where(count > 0, less + 0.5 * ties, np.nan)
+    pairwise = 1 - np.divide(before, count, out=np.full(count.size, np.nan), where=count > 0)
+    tops = {f"nll_top{k}": np.where(count > 0, (before < k).astype(np.float64), np.nan) for k in TOPS}
+    return {"nll_pairwise": pairwise, **tops}
+
+
+def _identification(values: Array, own: Ints, may: Bools, candidates: Bools) -> Array:
+    true, count = values[np.arange(own.size), own][:, None], np.count_nonzero(may, axis=1)[:, None]
+    total = np.einsum("ij,ij->i", np.where(np.isfinite(values), values, 0.0), may)[:, None] + true
+    each = np.divide(1.0, count, out=np.full(count.shape, np.nan), where=count > 0)
+    beyond = values[:, own] * (1 + each) - total * each
+    return column_wise(np.round(beyond, DIGITS), candidates)
 
 
 def confusion(matrix: LikelihoodMatrix, of_texts: ArrayLike, of_brains: ArrayLike) -> pd.DataFrame:

@@ -311,10 +311,11 @@ def _predict(llm: Any, embeddings: Tensor, batch: Batch, cache: Any = None, n_ca
     wanted = batch.train.clone()
     wanted[:, 0] = False
     columns = wanted.any(0).nonzero()[:, 0]
-    mask = nn.functional.pad(batch.mask, (n_cached, 0), value=1)
+    # The last token predicts nothing.
+    mask = nn.functional.pad(batch.mask[:, :-1], (n_cached, 0), value=1)
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, n_cached:]
     logits = llm(
-        inputs_embeds=embeddings,
+        inputs_embeds=embeddings[:, :-1],
         attention_mask=mask,
         position_ids=positions,
         past_key_values=cache,
