@@ -114,7 +114,7 @@ def exchanges(examples: Examples, n_permutations: int, seed: int) -> Ints:
     """Draw whose response every example is paired with in each permutation of a test.
 
     Responses change places as wholes, in all orders with equal probability, among the examples between which partners are drawn
-    (those of a run); windows of volumes by a shift of each run that is allowed or 0. Texts that have one response keep one.
+    (those of a run); windows of volumes by any circular shift of each run. Texts that have one response keep one.
 
     Parameters
     ----------

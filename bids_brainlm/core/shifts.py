@@ -115,7 +115,10 @@ def shifted(examples: Examples, n_permutations: int, seed: int) -> Ints:
 
 
 def exchanged(examples: Examples, n_permutations: int, seed: int) -> Ints:
-    """The same for a test: every run is shifted by one of the allowed shifts or by none, with equal probability.
+    """The same for a test: every run is shifted by 0 to all but one of its windows, with equal probability.
+
+    Shifts that are not allowed are among them. Left out, they would take from the null what is most like the true pairing, and a
+    test would find too much. Where the brain tells the text, the true pairing is better than its neighbours.
 
     Parameters
     ----------
@@ -139,7 +142,7 @@ def exchanged(examples: Examples, n_permutations: int, seed: int) -> Ints:
     rng = np.random.default_rng(seed)
     out = np.empty((n_permutations, len(examples)), dtype=np.int64)
     for item in sequences(examples):
-        shifts = rng.choice(np.append(item.shifts, 0), size=(n_permutations, 1))
+        shifts = rng.integers(item.windows.size, size=(n_permutations, 1))
         out[:, item.members] = item.windows[(item.position + shifts) % item.windows.size]
     return out
 

@@ -5,10 +5,11 @@
 - A *null text* is drawn from the language model alone, with as many tokens in every window. It has the word rate that was read
   from the brain, but no word of it: z says by how many standard deviations of the null texts a decoder is better.
 - A *circular shift* pairs each window with what was said some windows later, the last with the first. It keeps everything but the
-  pairing: the rate, the style, and how words go on from window to window. Shifts smaller than a *minimum lag* are left out, since
-  responses and contexts of neighbours overlap. p counts the shifts that do as well as no shift. Stories are shifted independently
-  of each other for the test over all of them; where few combinations exist, each is used once. The first long window of a story
-  is scored and not tested: how stories begin is known without a brain.
+  pairing: the rate, the style, and how words go on from window to window. The mean over shifts leaves out those smaller than a
+  *minimum lag*, since responses and contexts of neighbours overlap. p counts all shifts that do as well as no shift: without the
+  small ones, which are most like it, a test would find too much. Stories are shifted independently of each other for the test
+  over all of them; where few combinations exist, each is used once. The first long window of a story is scored and not tested:
+  how stories begin is known without a brain.
 
 A search for the best text and a draw differ in style, so a decoder may beat null texts without a brain. The shifts tell.
 """
@@ -50,7 +51,7 @@ STORY_COLUMNS = {
     "high": "Upper end of it.",
     "null": "Mean over texts by the language model alone, with as many tokens in every window; n/a for the word rate.",
     "z": "By how many standard deviations of these texts the value is better than their mean.",
-    "shifted": "Mean over circular shifts of the windows.",
+    "shifted": "Mean over circular shifts of the windows that are far enough.",
     "p": "Share of shifts that do as well as no shift (one-sided, the true pairing counted); n/a where no shift is far enough.",
     "n_windows": "Windows compared.",
     "n_shifts": "Shifts, or combinations of shifts of several stories, that p counts.",
@@ -83,12 +84,15 @@ class Pairing:
         """(m, m) scores of the windows that are shifted."""
         return self.scores[self.untested :, self.untested :]
 
-    def shifted(self) -> Array:
-        """(s,) sum of scores for each allowed shift; none where the telling is too short."""
+    def turned(self) -> Array:
+        """(m,) sum of scores for every shift, from 0."""
         scores = self.tested
         rows = np.arange(len(scores))
-        allowed = range(self.lag, len(scores) - self.lag + 1)
-        return np.array([scores[rows, (rows + k) % len(scores)].sum() for k in allowed])
+        return np.array([scores[rows, (rows + k) % len(scores)].sum() for k in rows])
+
+    def shifted(self) -> Array:
+        """(s,) sum of scores for each shift of at least the lag; none where the telling is too short."""
+        return self.turned()[self.lag : max(len(self.tested) - self.lag + 1, 0)]
 
 
 @dataclass(frozen=True)
@@ -117,20 +121,21 @@ def shift_test(pairings: Sequence[Pairing], direction: str, permutations: int, s
     """
     value = float(np.concatenate([np.diag(p.scores) for p in pairings]).mean())
     n_windows = sum(len(p.scores) for p in pairings)
-    able = [(p, sums) for p in pairings if (sums := p.shifted()).size]
+    able = [p for p in pairings if p.shifted().size]
     if not able:
         return ShiftTest(value, np.nan, np.nan, n_windows, 0)
-    n = sum(len(p.tested) for p, _ in able)
-    null = _combined([sums for _, sums in able], permutations, seed) / n
-    observed = sum(float(np.trace(p.tested)) for p, _ in able) / n
+    n = sum(len(p.tested) for p in able)
+    turned = [p.turned() for p in able]
+    null, observed = _combined(turned, permutations, seed) / n, sum(float(sums[0]) for sums in turned) / n
+    shifted = sum(float(p.shifted().mean()) for p in able) / n
     better, tie = ("greater", -TIE) if direction == "higher" else ("less", TIE)
-    return ShiftTest(value, float(null.mean()), permutation_p(observed + tie, null, better), n_windows, null.size)
+    return ShiftTest(value, shifted, permutation_p(observed + tie, null, better), n_windows, null.size)
 
 
 def _combined(sums: Sequence[Array], most: int, seed: int) -> Array:
-    """(c,) sums over tellings of every combination of their shifts, or of as many as are wanted, drawn at random."""
-    if np.prod([float(own.size) for own in sums]) <= most:
-        return np.array([sum(values) for values in itertools.product(*sums)], dtype=np.float64)
+    """(c,) sums over tellings of every combination of their shifts but the true one, or of as many as are wanted, at random."""
+    if np.prod([float(own.size) for own in sums]) <= most + 1:
+        return np.array([sum(values) for values in itertools.product(*sums)][1:], dtype=np.float64)
     rng = np.random.default_rng(seed)
     total: Array = np.sum([own[rng.integers(own.size, size=most)] for own in sums], axis=0)
     return total

@@ -29,7 +29,7 @@ def test_a_perfect_text_is_better_than_every_shift() -> None:
     test = shift_test([Pairing("a", np.eye(12), 2)], "higher", 1000, 0)
     assert test.value == 1.0
     assert test.shifted == 0.0
-    assert test.n_shifts == 12 - 2 * 2 + 1
+    assert test.n_shifts == 11  # the small ones count, too
     assert test.p == 1 / (test.n_shifts + 1)
     lower = shift_test([Pairing("a", 1 - np.eye(12), 2)], "lower", 1000, 0)
     assert (lower.value, lower.shifted, lower.p) == (0.0, 1.0, test.p)
@@ -47,11 +47,11 @@ def test_few_combinations_are_all_used_and_many_are_drawn() -> None:
     rng = np.random.default_rng(1)
     pairings = [Pairing(name, rng.random((n, n)), 1) for name, n in (("a", 4), ("b", 6))]
     test = shift_test(pairings, "higher", 1000, 0)
-    sums = [sum(pair) / 10 for pair in itertools.product(*(p.shifted() for p in pairings))]
+    sums = [sum(pair) / 10 for pair in itertools.product(*(p.turned() for p in pairings))]
     observed = sum(np.trace(p.scores) for p in pairings) / 10
-    assert test.n_shifts == 15
+    assert test.n_shifts == 4 * 6 - 1
     assert test.value == pytest.approx(observed)
-    assert test.p == pytest.approx((1 + sum(value >= observed - 1e-6 for value in sums)) / 16)
+    assert test.p == pytest.approx(sum(value >= observed - 1e-6 for value in sums) / 24)
     assert shift_test(pairings, "higher", 10, 0).n_shifts == 10
 
 
@@ -61,8 +61,8 @@ def test_a_story_too_short_to_shift_has_a_value_and_no_p() -> None:
     assert alone.value == 1.0
     assert np.isnan(alone.p)
     both = shift_test([short, long], "higher", 100, 0)
-    assert (both.n_windows, both.n_shifts) == (11, 5)
-    assert both.p == 1 / 6
+    assert (both.n_windows, both.n_shifts) == (11, 7)
+    assert both.p == 1 / 8
 
 
 def test_the_start_of_a_story_is_scored_and_not_tested() -> None:
