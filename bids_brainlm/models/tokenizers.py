@@ -156,12 +156,12 @@ def _weights(parcels: int, rows: int, columns: int, scale: Tensor) -> nn.Paramet
 
 
 def _dense(n_in: int, n_out: int, layers: int, hidden: int, dropout: float, bias: bool) -> nn.Sequential:
-    """Hidden layers with ReLU and dropout, then a linear one; a bias in the first hidden layer at most, as in BrainLLM."""
+    """Hidden layers with ReLU and dropout, then a linear one; a bias in the first layer at most, as in BrainLLM."""
     hidden = hidden or n_in
     blocks: list[nn.Module] = []
     for i in range(layers):
         blocks += [nn.Linear(hidden if i else n_in, hidden, bias=bias and not i), nn.ReLU(), nn.Dropout(dropout)]
-    return nn.Sequential(*blocks, nn.Linear(hidden if layers else n_in, n_out, bias=False))
+    return nn.Sequential(*blocks, nn.Linear(hidden if layers else n_in, n_out, bias=bias and not layers))
 
 
 class FrameMLP(nn.Module):
@@ -208,6 +208,12 @@ class JointMLP(nn.Module):
         super().__init__()
         self.n_tokens = n_rows
         self.network = _dense(n_rows * n_features, n_rows * width, layers, hidden, dropout, bias=True)
+
+    @property
+    def linear(self) -> nn.Linear | None:
+        """The only layer, if there is only one."""
+        only = self.network[0]
+        return only if len(self.network) == 1 and isinstance(only, nn.Linear) else None
 
     def forward(self, features: Tensor) -> Tensor:
         out: Tensor = self.network(features.flatten(1))

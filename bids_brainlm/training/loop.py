@@ -8,6 +8,7 @@ drawn anew for every step from (seed, phase, step), so a resumed run sees what a
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,7 +25,10 @@ from bids_brainlm.models import checkpoint
 from bids_brainlm.models.fusion import Batch, BrainLM
 from bids_brainlm.registry import objectives
 from bids_brainlm.training.batches import Corpus, n_steps
+from bids_brainlm.training.closed_form import solve
 from bids_brainlm.training.phases import Phases, restore
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Schedule:
     learning_rate: float
     batch_size: int
     objective: str = "cross_entropy"
+    solver: str = "adamw"
     patience: int = 0
     schedule: str = "cosine"
     warmup: float = 0.0
@@ -116,8 +121,9 @@ def fit(
         run = _Phase(
             wrapped, optimiser, schedule, train, validation, accelerator, (seed, place.phase), f"{label}: {schedule.name}"
         )
-        while place.epoch < schedule.epochs and not _exhausted(place, schedule):
-            loss, rate = run.epoch(place.epoch)
+        n_epochs = schedule.epochs if schedule.solver == "adamw" else 1
+        while place.epoch < n_epochs and not _exhausted(place, schedule):
+            loss, rate = run.epoch(place.epoch) if schedule.solver == "adamw" else run.solve()
             held_out = run.validate() if len(validation) else math.nan
             row = {
                 "phase": schedule.name,
@@ -158,6 +164,7 @@ class _Phase:
     ) -> None:
         self.model, self.optimiser, self.schedule = model, optimiser, schedule
         self.train, self.held_out, self.accelerator, self.seed, self.label = train, validation, accelerator, seed, label
+        self.inner = getattr(model, "module", model)
         self.objective = objectives.get(schedule.objective)
         self.n_batches = n_steps(len(train), schedule.batch_size, accelerator.num_processes)
         self.per_epoch = -(-self.n_batches // schedule.accumulation)
@@ -179,6 +186,12 @@ class _Phase:
             total += self._step(batch.to(self.accelerator.device), last).cpu()
         return float(total) / self.n_batches, rate
 
+    def solve(self) -> tuple[float, float]:
+        """Mean training loss at the ridge solution, and no learning rate."""
+        penalty = solve(self.inner, self.objective, self.train, self.held_out, self.schedule.batch_size)
+        LOGGER.info("%s: ridge penalty %.3g", self.label, penalty)
+        return self.mean_loss(self.train), 0.0
+
     def _step(self, batch: Batch, last: bool) -> Tensor:
         with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
             loss = self.objective(self.model, batch)
@@ -198,12 +211,16 @@ class _Phase:
         text = f"{self.label}, epoch {epoch + 1}/{self.schedule.epochs}"
         return iter(tqdm(batches, text, self.n_batches, leave=False, disable=hidden, mininterval=2.0))
 
-    @torch.no_grad()
     def validate(self) -> float:
-        """Mean of the objective over the validation items, weighted by trained tokens."""
+        """Mean of the objective over the validation items."""
+        return self.mean_loss(self.held_out)
+
+    @torch.no_grad()
+    def mean_loss(self, corpus: Corpus) -> float:
+        """Mean of the objective over items in order, weighted by trained tokens."""
         self.model.eval()
         total, count = 0.0, 0
-        for batch in self.held_out.in_order(self.schedule.batch_size):
+        for batch in corpus.in_order(self.schedule.batch_size):
             n = int(batch.train.sum())
             total += n * float(self.objective(self.model, batch.to(self.accelerator.device)))
             count += n

@@ -1,7 +1,13 @@
-"""Objectives: (model, batch) -> loss, a scalar tensor; registered, named by ``phases.N.objective``."""
+"""Objectives: (model, batch) -> loss, a scalar tensor; registered, named by ``phases.N.objective``.
+
+Those of warm-ups cost no pass through the language model. They say of every example where its brain tokens should point
+(`Towards`): tokens of a response that tells something about the text learn to point there, the others to stay at the mean.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,95 +24,93 @@ def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
     return nn.functional.cross_entropy(logits, targets)
 
 
-@objectives.register("answer_mean_mse")
-def answer_mean_mse(model: nn.Module, batch: Batch) -> Tensor:
-    """Mean squared distance of every brain token from the mean embedding of the answer's tokens, in units of its mean square.
+Target = Callable[[BrainLM, Batch], tuple[Tensor, Tensor]]
 
-    A warm-up that costs no pass through the language model: tokens of parcels that tell something about the text learn to point
-    towards it, the others to stay at the mean. After the warm-up of Ye et al. 2025, who take the text before the answer instead
-    (`context_mean_mse`).
 
-    Raises
-    ------
-    ValueError
-        When the batch has no responses.
+@dataclass(frozen=True)
+class Towards:
+    """Mean squared distance of every brain token from the target of its example, in units of the mean square of targets.
+
+    Markers are no part of it.
+
+    Parameters
+    ----------
+    target : callable
+        (model, batch) -> (B, D) targets in the space of token embeddings, (B,) bool: which examples count.
     """
-    inner, vertices = _with_brains(model, batch, "answer_mean_mse")
-    with torch.no_grad():
-        target = inner.mean_embedding(batch.ids, batch.train)
-    return _distance(inner.bare_tokens(vertices), target, batch.train.any(1))
+
+    target: Target
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The loss, a scalar.
+
+        Raises
+        ------
+        ValueError
+            When the batch has no responses, or the model lacks what the target is made of.
+        """
+        inner = getattr(model, "module", model)
+        if not isinstance(inner, BrainLM) or batch.vertices is None:
+            raise ValueError("a warm-up needs brain tokens, but the prompts have none")
+        with torch.no_grad():
+            target, counts = self.target(inner, batch)
+        return _distance(inner.bare_tokens(batch.vertices), target, counts)
 
 
-@objectives.register("answer_rare_mse")
-def answer_rare_mse(model: nn.Module, batch: Batch) -> Tensor:
-    """`answer_mean_mse` towards the mean weighed by how rare tokens are in training texts, so that "the" does not count.
+def _warm_up(name: str) -> Callable[[Target], Target]:
+    def register(target: Target) -> Target:
+        objectives.register(name)(Towards(target))
+        return target
+
+    return register
+
+
+@_warm_up("answer_mean_mse")
+def answer_mean(model: BrainLM, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The mean embedding of the answer's tokens.
+
+    After the warm-up of Ye et al. 2025, who take the text before the answer instead (`context_mean`).
+    """
+    return model.mean_embedding(batch.ids, batch.train), batch.train.any(1)
+
+
+@_warm_up("answer_rare_mse")
+def answer_rare(model: BrainLM, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The mean embedding of the answer's tokens weighed by how rare they are in training texts, so that "the" does not count.
 
     A response tells of what is talked about; half of the words of a sentence are those of every other one.
-
-    Raises
-    ------
-    ValueError
-        When the batch has no responses, or the model does not know how rare tokens are.
     """
-    inner, vertices = _with_brains(model, batch, "answer_rare_mse")
-    if inner.rarity is None:
+    if model.rarity is None:
         raise ValueError("answer_rare_mse needs to know how rare tokens are in training texts (BrainLM.rarity)")
-    weights = batch.train * inner.rarity[batch.ids]
-    with torch.no_grad():
-        target = inner.mean_embedding(batch.ids, weights)
-    return _distance(inner.bare_tokens(vertices), target, weights.any(1))
+    weights = batch.train * model.rarity[batch.ids]
+    return model.mean_embedding(batch.ids, weights), weights.any(1)
 
 
-@objectives.register("context_mean_mse")
-def context_mean_mse(model: nn.Module, batch: Batch) -> Tensor:
-    """Mean squared distance of every brain token from the mean embedding of the tokens before the answer, relative to its square.
+@_warm_up("context_mean_mse")
+def context_mean(model: BrainLM, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The mean embedding of the tokens between brain and answer; examples without any count nothing.
 
-    The warm-up of Ye et al. 2025, after which brain tokens lie where the language model expects text. Examples without any text
-    between brain and answer count nothing. Markers are no part of it.
-
-    Raises
-    ------
-    ValueError
-        When the batch has no responses.
+    The warm-up of Ye et al. 2025, after which brain tokens lie where the language model expects text.
     """
-    inner, vertices = _with_brains(model, batch, "context_mean_mse")
-    context = batch.context
-    with torch.no_grad():
-        target = inner.mean_embedding(batch.ids, context)
-    return _distance(inner.bare_tokens(vertices), target, context.any(1))
+    return model.mean_embedding(batch.ids, batch.context), batch.context.any(1)
 
 
-@objectives.register("context_mean_mse_padded")
-def context_mean_mse_padded(model: nn.Module, batch: Batch) -> Tensor:
-    """`context_mean_mse` as in the released code of Ye et al., over `PADDED` tokens whatever the context.
+@_warm_up("context_mean_mse_padded")
+def context_mean_padded(model: BrainLM, batch: Batch) -> tuple[Tensor, Tensor]:
+    """`context_mean` as in the released code of Ye et al., over `PADDED` tokens whatever the context.
 
     They are the first of the context and, where it has fewer, the end token: the shorter a context, the nearer its target to
     that token.
-
-    Raises
-    ------
-    ValueError
-        When the batch has no responses, or the language model no end token.
     """
-    inner, vertices = _with_brains(model, batch, "context_mean_mse_padded")
     context = batch.context & (batch.context.cumsum(1) <= PADDED)
     number = context.sum(1, keepdim=True)
-    with torch.no_grad():
-        end = torch.full_like(batch.ids[:, :1], _end_token(inner.llm))
-        filler = inner.mean_embedding(end, torch.ones_like(end).bool())
-        target = (number * inner.mean_embedding(batch.ids, context) + (PADDED - number) * filler) / PADDED
-    return _distance(inner.bare_tokens(vertices), target, context.any(1))
+    end = torch.full_like(batch.ids[:, :1], _end_token(model.llm))
+    filler = model.mean_embedding(end, torch.ones_like(end))
+    return (number * model.mean_embedding(batch.ids, context) + (PADDED - number) * filler) / PADDED, context.any(1)
 
 
 PADDED = 32
 """Tokens to which the released code of Ye et al. cuts and fills every context."""
-
-
-def _with_brains(model: nn.Module, batch: Batch, name: str) -> tuple[BrainLM, Tensor]:
-    inner = getattr(model, "module", model)
-    if not isinstance(inner, BrainLM) or batch.vertices is None:
-        raise ValueError(f"{name} needs brain tokens, but the prompts have none")
-    return inner, batch.vertices
 
 
 def _distance(tokens: Tensor, target: Tensor, counts: Tensor) -> Tensor:

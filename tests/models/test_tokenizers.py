@@ -166,7 +166,7 @@ def test_frame_mlp_takes_its_width_from_the_features() -> None:
     sizes = [tuple(layer.weight.shape) for layer in module.network if isinstance(layer, nn.Linear)]
     assert sizes == [(9, 9), (9, 9), (WIDTH, 9)]
     linear = tokenizers.get("mlp")(n_rows=2, labels=LABELS, width=WIDTH, basis=None, layers=0, positions=False)
-    assert [tuple(parameter.shape) for parameter in linear.parameters()] == [(WIDTH, 9)]
+    assert [tuple(parameter.shape) for parameter in linear.parameters()] == [(WIDTH, 9), (WIDTH,)]
 
 
 def rows_to_tokens(kind: str, n_rows: int = 3, **options: Any) -> Any:
