@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bids_brainlm.core.types import Ints
-from bids_brainlm.evaluation.resampling import permutation_p
+from bids_brainlm.evaluation.resampling import of_folds, permutation_p
 from bids_brainlm.evaluation.statistics import pairwise_accuracy
 
 Array = NDArray[np.float64]
@@ -41,7 +41,7 @@ class Measure:
     null : (K, n) float64
         The same with the responses of K partners in the place of the example's own.
     exchanged : (E, n) float64, optional
-        The same under E exchanges of responses, which p counts; ``null`` when absent.
+        The same under E exchanges of responses, which p counts; ``null`` when absent. Of several folds: `of_folds`.
     """
 
     values: Array
@@ -62,7 +62,7 @@ class Measure:
         return cls(
             np.concatenate([part.values for part in parts]),
             _beside([part.null for part in parts]),
-            _beside(exchanged) if len(exchanged) == len(parts) else None,
+            of_folds(_beside(exchanged), len(parts)) if len(exchanged) == len(parts) else None,
         )
 
 

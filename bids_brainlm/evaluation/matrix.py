@@ -29,6 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bids_brainlm.core.types import Bools, Ints
 from bids_brainlm.evaluation.pairs import Comparisons
+from bids_brainlm.evaluation.resampling import of_folds
 from bids_brainlm.evaluation.statistics import PrimaryTest, primary_test
 
 Array = NDArray[np.float64]
@@ -201,7 +202,7 @@ class Figure:
         nulls = np.stack([part.null[:least] for part in parts])
         total = np.where(weights[:, None] > 0, weights[:, None] * nulls, 0.0).sum(axis=0)
         null = total / weights.sum() if weights.any() else np.full(least, np.nan)
-        return cls(np.concatenate([part.values for part in parts]), np.asarray(null))
+        return cls(np.concatenate([part.values for part in parts]), of_folds(null, int((weights > 0).sum())))
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +212,7 @@ class Evidence:
     Parameters
     ----------
     exchanged : (K, n) float64
-        NLL in K permutations: the null distribution of the primary test.
+        NLL in K permutations: the null distribution of the primary test. Of several folds: `of_folds`.
     specificity : (n,) float64
         Nats.
     figures : dict of str to Figure
@@ -243,7 +244,7 @@ class Evidence:
         """Folds one after the other; permutations that all of them have."""
         least = min(len(part.exchanged) for part in parts)
         figures = {name: Figure.concat([part.figures[name] for part in parts]) for name in parts[0].figures}
-        exchanged = np.concatenate([part.exchanged[:least] for part in parts], axis=1)
+        exchanged = of_folds(np.concatenate([part.exchanged[:least] for part in parts], axis=1), len(parts))
         return cls(exchanged, np.concatenate([part.specificity for part in parts]), figures)
 
 

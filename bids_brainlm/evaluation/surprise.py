@@ -89,9 +89,9 @@ def slopes(
 ) -> pd.DataFrame:
     """Slope of each measure on surprise, a nat a token: rows of the metrics table."""
     surprise, groups = surprise_of(predictions), predictions.of("true").groups
-    rows = []
+    n_folds, rows = predictions.table["fold"].nunique(), []
     for measure, values in measures(predictions, evidence).items():
-        found = line(surprise, values, groups, sampling.bootstrap, sampling.permutations, sampling.seed)
+        found = line(surprise, values, groups, sampling.bootstrap, sampling.permutations, sampling.seed, n_folds)
         low, high = found.interval or (np.nan, np.nan)
         p = np.nan if found.p_value is None else found.p_value
         rows.append((f"{SLOPE}{measure}", "true", found.slope, low, high, found.n, 0.0, p, np.nan))

@@ -274,7 +274,8 @@ def _metric_rows(metric: Metric, predictions: Predictions, resources: Mapping[st
         rest: dict[str, float] = {}
         if condition == "true" and "permuted" in scores and scores["permuted"].shape == scores["true"].shape:
             gain = (scores["true"] - scores["permuted"]) * (1 if metric.direction == "higher" else -1)
-            p = sign_flip_p(gain, part.groups, sampling.permutations, sampling.seed)
+            n_folds = part.table["fold"].nunique()
+            p = sign_flip_p(gain, part.groups, sampling.permutations, sampling.seed, n_folds=n_folds)
             rest = {"null_mean": float(np.nanmean(scores["permuted"])), "p_value": np.nan if p is None else p}
         yield _estimate(metric.name, condition, scores[condition], part.groups, sampling, **rest)
 

@@ -12,7 +12,7 @@ from bids_brainlm.core.interventions import allowed, brains_of, partners
 from bids_brainlm.core.types import Examples, Prompt, Recording
 from bids_brainlm.evaluation.matrix import Evidence, Figure, LikelihoodMatrix, column_wise, confusion
 from bids_brainlm.evaluation.pairs import LEAST, Comparisons, comparisons
-from bids_brainlm.evaluation.resampling import permutation_p
+from bids_brainlm.evaluation.resampling import of_folds, permutation_p
 
 PROMPT = "What is it?"
 
@@ -234,6 +234,6 @@ def test_folds_are_pooled_by_their_numbers_of_texts() -> None:
     parts = [Figure(np.array([1.0, 0.0, np.nan]), np.array([0.5, 0.25])), Figure(np.ones(4), np.array([0.75, 0.0, 0.1]))]
     both = Figure.concat(parts)
     np.testing.assert_array_equal(both.values, [1, 0, np.nan, 1, 1, 1, 1])
-    np.testing.assert_allclose(both.null, [(2 * 0.5 + 4 * 0.75) / 6, 2 * 0.25 / 6])
+    np.testing.assert_allclose(both.null, of_folds([(2 * 0.5 + 4 * 0.75) / 6, 2 * 0.25 / 6], 2))
     nothing = Figure(np.full(2, np.nan), np.full(2, np.nan))
     np.testing.assert_array_equal(Figure.concat([nothing, parts[0]]).null, parts[0].null)

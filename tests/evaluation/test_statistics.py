@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from bids_brainlm.evaluation.labels import accuracy_permutation, factor_permutations
-from bids_brainlm.evaluation.resampling import MIN_UNITS, bootstrap_interval, permutation_p, sign_flip_p
+from bids_brainlm.evaluation.resampling import MIN_UNITS, bootstrap_interval, of_folds, permutation_p, sign_flip_p
 from bids_brainlm.evaluation.statistics import PrimaryTest, group_verdict, pairwise_accuracy, primary_test
 
 
@@ -166,3 +166,34 @@ def test_group_verdict_tests_over_participants_from_six_on() -> None:
     assert "over participants" in group_verdict({str(i): found for i in range(6)})
     assert group_verdict({"a": null}).startswith("No evidence that the text came from the brain in any of 1 participant (")
     assert group_verdict({}).startswith("No participant")
+
+
+def test_pooled_folds_of_a_linear_decoder_keep_their_level() -> None:
+    """Responses without texts in them: every decoder is trained on what the others are tested on."""
+    p, p_plain = [], []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        x, y, fold = rng.normal(size=(40, 60)), rng.normal(size=(40, 6)), np.arange(40) % 4
+        true, null = np.empty(40), np.empty((99, 40))
+        for k in range(4):
+            test = fold == k
+            predicted = x[test] @ x[~test].T @ (y[~test] - y[~test].mean(axis=0))
+            scores = predicted @ (y[test] - y[~test].mean(axis=0)).T
+            true[test] = np.diag(scores)
+            null[:, test] = scores[rng.permuted(np.tile(np.arange(10), (99, 1)), axis=1), np.arange(10)]
+        p.append(permutation_p(true.mean(), of_folds(null, 4).mean(axis=1)))
+        p_plain.append(permutation_p(true.mean(), null.mean(axis=1)))
+    assert np.mean(np.array(p) <= 0.05) == pytest.approx(0.05, abs=0.035)
+    assert np.mean(np.array(p_plain) <= 0.05) == pytest.approx(0.122, abs=0.05)  # P(z > 1.645 / sqrt 2)
+
+
+def test_one_fold_is_left_as_it_is_and_several_keep_their_mean() -> None:
+    null = np.random.default_rng(5).normal(3, 1, size=(50, 4))
+    np.testing.assert_array_equal(of_folds(null, 1), null)
+    np.testing.assert_allclose(of_folds(null, 3).mean(axis=0), null.mean(axis=0))
+    np.testing.assert_allclose(of_folds(null, 3).var(axis=0), 2 * null.var(axis=0))
+    values = np.random.default_rng(6).normal(0.4, 1, size=30)
+    alone, pooled = (sign_flip_p(values, np.arange(30), n_folds=n) for n in (1, 5))
+    assert alone is not None
+    assert pooled is not None
+    assert alone < pooled
