@@ -6,9 +6,9 @@ therefore the readout of a pretended brain.
 
 The *content* of a text is the share that each of its tokens has in it, tokens weighed by rarity. Ridge regression that explains
 the share r2 of the variance of contents predicts m + r2 (c - m) + sqrt(r2 (1 - r2)) e for the content c, where m is the mean
-content and the error e is spread as contents are. Such a prediction, with r2 drawn anew for each text, is a *hint*. As a brain
-token it is the sum of token embeddings by content, which is what the warm-up ``answer_rare_mse`` makes of a response. No brain
-has a part in it.
+content and the error e is spread as contents are. Such a prediction is a *hint*; r2 is drawn anew for each text, and most hints
+are weak, as those of brains are. As a brain token a hint is the sum of token embeddings by content, which is what the warm-up
+``answer_rare_mse`` makes of a response. No brain has a part in it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Hints:
     texts : sequence (n) of sequences of int
         Token ids.
     explained : float
-        Largest share of variance that a hint explains; the smallest is 0.
+        Largest share of variance that a hint explains; half of all hints explain less than a quarter of that.
     seed : int
 
     Attributes
@@ -68,7 +68,7 @@ class Hints:
 
     def _hint(self, i: int) -> Floats:
         rng = np.random.default_rng((self.seed, i))
-        r2 = rng.uniform(0.0, self.explained)
+        r2 = self.explained * rng.uniform() ** 2
         error = rng.standard_normal(len(self._spread)) @ self._spread
         hint = self._mean + r2 * (self.content(i) - self._mean) + (r2 * (1 - r2)) ** 0.5 * error
         return np.asarray(hint, dtype=np.float32)

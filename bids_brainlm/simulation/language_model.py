@@ -47,8 +47,7 @@ class Teaching:
 
     Parameters
     ----------
-    steps : int
-        Batches.
+    steps, batch_size : int
     learning_rate : float
     spread : float
         Standard deviation of token embeddings at the start. Small ones end up alike for words of a kind (cosines of .5 to .7
@@ -57,14 +56,15 @@ class Teaching:
     """
 
     steps: int
+    batch_size: int
     learning_rate: float
     spread: float
 
 
-TEACHING = {"chat": Teaching(500, 4e-3, 0.02), "continuation": Teaching(2400, 1e-3, 0.2)}
+TEACHING = {"chat": Teaching(500, 24, 4e-3, 0.02), "continuation": Teaching(4800, 12, 8e-4, 0.2)}
 """Prompt style -> how a model is made for it."""
 
-EXPLAINED = 0.5
+EXPLAINED = 0.7
 """Largest share of the variance of contents that a hint explains."""
 
 N_TOKENS = 4
@@ -153,7 +153,7 @@ def make_lm(
     style: str = "chat",
     prompts: Sequence[str] = ("Describe the following image.", "Describe the content of this image."),
     steps: int | None = None,
-    batch_size: int = 24,
+    batch_size: int | None = None,
     learning_rate: float | None = None,
     width: int = 128,
     layers: int = 4,
@@ -175,9 +175,9 @@ def make_lm(
         What the model is for; see the module.
     prompts : sequence of str
         Instructions for texts without a question; ``chat`` alone.
-    steps, learning_rate : int and float, optional
-        Those of `TEACHING` when not given.
-    batch_size : int
+    steps, batch_size : int, optional
+    learning_rate : float, optional
+        These three are those of `TEACHING` when not given.
     width, layers, heads, vocabulary : int
         Size of the model.
     context, answer : (int, int)
@@ -190,7 +190,8 @@ def make_lm(
         Training history.
     """
     rng, teaching = np.random.default_rng(seed), TEACHING[style]
-    n = (steps or teaching.steps) * batch_size
+    size = batch_size or teaching.batch_size
+    n = (steps or teaching.steps) * size
     tokenizer = train_tokenizer([f"{p.context} {p.answer}" for p in texts] + list(prompts), vocabulary)
     if style == "continuation":
         spoken = pieces([p.answer for p in texts], n, rng, context=context, answer=answer)
@@ -206,7 +207,7 @@ def make_lm(
         hints = Hints([item[0].ids[item[0].train].tolist() for item in renderings], EXPLAINED, seed)
         model = BrainLM(llm, torch.nn.Identity(), Spoken(llm, hints.tokens, n_slots))
         corpus = Corpus(renderings, hints)
-    schedule = Schedule("language model", ("all",), 1, learning_rate or teaching.learning_rate, batch_size, warmup=0.05)
+    schedule = Schedule("language model", ("all",), 1, learning_rate or teaching.learning_rate, size, warmup=0.05)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     phases = Phases(model, lambda _: llm, LoRA(), "fp32")
     checkpoints = out / ".checkpoints"

@@ -204,7 +204,7 @@ def test_a_continuation_is_told_by_a_hint_in_the_place_of_brain_tokens_then_what
 def test_words_that_a_hint_tells_of_are_likelier(tmp_path: Path) -> None:
     rng, names = np.random.default_rng(0), ("red", "blue", "dog", "cat", "sun", "sea")
     stories = [Prompt("", " ".join(rng.choice(names, 60))) for _ in range(20)]
-    make_lm(stories, tmp_path, style="continuation", **{**SMALL, "steps": 400, "batch_size": 16, "learning_rate": 4e-3})
+    make_lm(stories, tmp_path, style="continuation", **{**SMALL, "steps": 800, "batch_size": 16, "learning_rate": 4e-3})
     llm = load_llm(str(tmp_path), offline=True)
     items = [render(Prompt("", f"{name} {name}"), llm.tokenizer, 4, "continuation", with_answer=True) for name in names]
     ids = [item.ids[item.train][:1].tolist() for item in items]
