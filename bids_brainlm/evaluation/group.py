@@ -57,8 +57,16 @@ def gains(summaries: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def over_participants(summaries: Mapping[str, pd.DataFrame], n_flips: int = 10000, seed: int = 0) -> pd.DataFrame:
+def over_participants(
+    summaries: Mapping[str, pd.DataFrame], n_flips: int = 10000, seed: int = 0, n_samples: int = 2000
+) -> pd.DataFrame:
     """Every gain, over participants.
+
+    Parameters
+    ----------
+    summaries : mapping of participant to DataFrame
+    n_flips, n_samples : int
+        Random signs, and bootstrap samples.
 
     Returns
     -------
@@ -73,7 +81,7 @@ def over_participants(summaries: Mapping[str, pd.DataFrame], n_flips: int = 1000
     rows = []
     for k, (metric, condition) in enumerate(table.columns):
         own = values[known[:, k], k]
-        low, high = bootstrap_interval(own, np.arange(own.size), seed=seed) or (np.nan, np.nan)
+        low, high = bootstrap_interval(own, np.arange(own.size), n_samples, seed) or (np.nan, np.nan)
         rows.append((metric, condition, own.mean() if own.size else np.nan, low, high, own.size, p[k], p_max[k]))
     out = pd.DataFrame(rows, columns=list(GROUP_COLUMNS)[:-1])
     return out.assign(q_value=false_discovery_q(secondary))
