@@ -232,6 +232,14 @@ def labels(rng: np.random.Generator) -> float:
     return accuracy_permutation(said, true, runs, K, seed_of(rng)).p_value
 
 
+@null("zero-shot, hits", "6 runs of 16 in each of which the category, and its name, are as common as they like")
+def hits(rng: np.random.Generator) -> float:
+    runs = np.repeat(np.arange(6), 16)
+    there, says = (rng.random(96) < rng.beta(1, 2, size=6)[runs] for _ in range(2))
+    there[0] = True
+    return accuracy_permutation(np.where(says, "yes", "no"), np.where(there, "yes", ""), runs, K, seed_of(rng)).p_value
+
+
 @null("metrics, sign flips", "12 units of 1 to 6 texts, heavy tails")
 def flips(rng: np.random.Generator) -> float | None:
     units = np.repeat(np.arange(12), rng.integers(1, 7, size=12))
