@@ -144,7 +144,7 @@ def _tables(out: Path, n_folds: int, desc: str) -> list[pd.DataFrame]:
 def _evidence(decoded: pd.DataFrame, scores: pd.DataFrame) -> Evidence:
     """The likelihood matrix of a fold, whose sentences are all of one run; those with a chunk of these words are not compared."""
     true = decoded[decoded["condition"] == "true"].set_index("trial_id").loc[scores["trial_id"]]
-    brains = list(scores.columns[3:])
+    brains = list(scores.columns[4:])
     own = pd.Index(brains).get_indexer(scores["own"])
     first, texts = np.unique(own, return_index=True)[1], pd.factorize(true["text_true"])[0]
     said = np.zeros((texts.max() + 1, len(brains)), dtype=bool)

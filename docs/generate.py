@@ -23,6 +23,8 @@ from bids_brainlm.cli import app, boutiques, companion, exits
 from bids_brainlm.cli.arguments import option_groups
 from bids_brainlm.config import SECTIONS, Phase, as_tree, load
 from bids_brainlm.core.types import DECODED_COLUMNS
+from bids_brainlm.evaluation.evidence import COVERAGE_COLUMNS, EVIDENCE_COLUMNS
+from bids_brainlm.evaluation.information import INFORMATION_COLUMNS
 from bids_brainlm.evaluation.story.comparison import STORY_COLUMNS
 from bids_brainlm.evaluation.surprise import SURPRISE_COLUMNS
 from bids_brainlm.evaluation.table import METRICS_COLUMNS
@@ -241,6 +243,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "decoded": partial(_columns, DECODED_COLUMNS),
     "metrics": partial(_columns, METRICS_COLUMNS),
     "surprise": partial(_columns, SURPRISE_COLUMNS),
+    "evidence": partial(_columns, EVIDENCE_COLUMNS),
+    "coverage": partial(_columns, COVERAGE_COLUMNS),
+    "information": partial(_columns, INFORMATION_COLUMNS),
     "story": partial(_columns, STORY_COLUMNS),
     "reconstruction": partial(_columns, RECONSTRUCTION_COLUMNS),
     "trials": partial(_columns, TRIAL_COLUMNS),

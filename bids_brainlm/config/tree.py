@@ -53,7 +53,7 @@ def _meta(
 QUERIES = ("bold", "mask", "confounds", "events")
 """Kinds of file that filters may narrow."""
 
-STAGES = ("tune", "estimate", "parcellate", "train", "decode", "evaluate", "story", "reports")
+STAGES = ("tune", "estimate", "parcellate", "train", "decode", "information", "evaluate", "story", "reports")
 """What can be skipped; estimate stands for what is made of series, so that it skips cleaning too."""
 
 
@@ -357,6 +357,11 @@ class Evaluate:
         "--embeddings",
     )
     bertscore: str = setting("", "Folder of a masked language model for the metric bertscore.", "--bertscore")
+    information: bool = setting(
+        False,
+        "Measure in bits what the brain adds to a text-only model, which is trained for it: costs as much as training again.",
+        "--information",
+    )
     bootstrap: int = setting(2000, "Bootstrap samples behind the 95 % intervals.")
     readout: tuple[str, ...] = setting(("ridge", "logistic"), "Linear readouts of the facts from the same betas, for comparison.")
 

@@ -64,6 +64,14 @@ def noise(examples: Examples, seed: int) -> Examples:
     return dataclasses.replace(examples, recording=recording, rows=np.arange(n * t).reshape(n, t))
 
 
+def constant(examples: Examples, response: Floats) -> Examples:
+    """Every example with the same response (V,), in each of its T rows."""
+    recording = examples.recording
+    # One row that is seen R times: no memory.
+    data = np.broadcast_to(np.asarray(response, dtype=np.float32), recording.data.shape)
+    return dataclasses.replace(examples, recording=dataclasses.replace(recording, data=data))
+
+
 def partners(examples: Examples, n_permutations: int, seed: int) -> Ints:
     """Draw whose response every example is paired with in each permutation.
 

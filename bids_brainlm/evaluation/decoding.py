@@ -9,6 +9,7 @@ Nothing here is teacher-forced but the columns that are named likelihood (NLL).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +20,14 @@ from numpy.typing import NDArray
 
 from bids_brainlm.core.types import DECODED_COLUMNS, Examples
 from bids_brainlm.evaluation.likelihood import nll_alone, nll_matrix
-from bids_brainlm.evaluation.matrix import LikelihoodMatrix
+from bids_brainlm.evaluation.matrix import LikelihoodMatrix, mean_known
 from bids_brainlm.evaluation.pairs import Comparisons
 from bids_brainlm.language.render import decode as text_of
 from bids_brainlm.language.render import render, stop_ids
 from bids_brainlm.models.fusion import BrainLM, collate
+
+N_OTHERS = 19
+"""Most brains that a generated text is compared with."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,13 @@ class Decoded:
         Columns `DECODED_COLUMNS`; three rows an example, one a condition.
     matrix : LikelihoodMatrix
         Texts in the order of the table's rows of one condition.
+    confidence : (n,) float64
+        Of the texts from true brains, nats (`confidence_of`).
     """
 
     table: pd.DataFrame
     matrix: LikelihoodMatrix
+    confidence: NDArray[np.float64]
 
 
 def decode(
@@ -70,7 +77,27 @@ def decode(
     scores["none"] = nll_alone(model, alone, settings.batch_size)
     texts["none"] = generate(model, tokenizer, examples, None, settings)
     frames = [_rows(examples, condition, texts[condition], scores[condition], n_tokens, fold) for condition in texts]
-    return Decoded(pd.concat(frames, ignore_index=True), matrix)
+    confidence = confidence_of(model, tokenizer, examples, texts["true"], settings, compared)
+    return Decoded(pd.concat(frames, ignore_index=True), matrix, confidence)
+
+
+def confidence_of(
+    model: BrainLM, tokenizer: Any, examples: Examples, texts: Sequence[str], settings: Generation, compared: Comparisons
+) -> NDArray[np.float64]:
+    """(n,) by how many nats generated texts are likelier under their own brains than, in the mean, under up to `N_OTHERS` others.
+
+    nan for a text that can be compared with none.
+    """
+    prompts = [dataclasses.replace(prompt, answer=text) for prompt, text in zip(examples.prompts, texts, strict=True)]
+    rendered = [render(prompt, tokenizer, model.n_tokens, settings.style, with_answer=True) for prompt in prompts]
+    brain = np.full((len(examples), 1 + N_OTHERS), -1, dtype=np.int64)
+    brain[:, 0] = compared.brain[np.arange(len(examples)), compared.own]
+    for i, may in enumerate(compared.allowed):
+        others = compared.brain[i, may]
+        some = np.unique(np.linspace(0, max(others.size - 1, 0), N_OTHERS).round().astype(np.int64))[: others.size]
+        brain[i, 1 : 1 + some.size] = others[some]
+    nll = nll_matrix(model, examples, rendered, compared.first, brain, settings.batch_size)
+    return np.asarray(mean_known(nll[:, 1:]) - nll[:, 0])
 
 
 def generate(

@@ -45,7 +45,7 @@ def nll_matrix(
     """
     n, m = len(examples), len(first)
     # A sampled brain may come twice in a row.
-    codes, where = np.unique(brain * n + np.arange(n)[:, None], return_inverse=True)
+    codes, where = np.unique(np.where(brain < 0, -1, brain * n + np.arange(n)[:, None]), return_inverse=True)
     brains, texts = codes // n, codes % n
     out = np.full(len(codes), np.nan)
     for start in range(0, m, batch_size):

@@ -11,7 +11,8 @@ what is left of L[i, j] after the mean of row i over all other brains is taken o
 
 - ``nll_pairwise``, row-wise: share of allowed brains under which the text is less likely than under its own, ties counting half.
   It is the pairwise accuracy of BrainLLM, the 2-way identification of the brain, and the percentile of its rank in one.
-- ``nll_top1``, ``nll_top10``, row-wise: whether the own brain has rank 1, or at most 10, among itself and the allowed ones.
+- ``nll_top1``, ``nll_top10``, row-wise: whether the own brain has rank 1, or at most 10, among itself and the allowed ones;
+  nothing for a text with fewer than 11 brains, say.
 - ``nll_identification``, column-wise: share of the other texts that are less likely under the brain than its own text.
 
 The null distribution of a figure is the same figure with columns exchanged (`bids_brainlm.core.interventions.exchanges`): read
@@ -44,6 +45,7 @@ LIKELIHOOD_COLUMNS = {
     "trial_id": "Example whose text is scored.",
     "run": "Run of the trial, mixed where repeats of several runs are averaged.",
     "own": "Its own brain, called by the first example that has it.",
+    "confidence": "By how many nats the generated text is likelier under its own brain than, in the mean, under others.",
 }
 """First columns of the table of likelihoods."""
 
@@ -123,9 +125,10 @@ class LikelihoodMatrix:
         _, group = np.unique(np.asarray(prompts, dtype=np.str_), return_inverse=True)
         return np.asarray(self.allowed[:, self.own] & (group[:, None] == group))
 
-    def to_frame(self, run: Sequence[str]) -> pd.DataFrame:
+    def to_frame(self, run: Sequence[str], confidence: Array) -> pd.DataFrame:
         """`LIKELIHOOD_COLUMNS`, then one column a brain or pairing."""
-        about = dict(zip(LIKELIHOOD_COLUMNS, (self.texts, run, [self.brains[j] for j in self.own]), strict=True))
+        known = (self.texts, run, [self.brains[j] for j in self.own], confidence.astype(np.float32))
+        about = dict(zip(LIKELIHOOD_COLUMNS, known, strict=True))
         # What the model computed has single precision, and takes half the digits.
         values = pd.DataFrame(self.nll.astype(np.float32), columns=list(self.brains))
         return pd.concat([pd.DataFrame(about), values], axis=1)
@@ -215,12 +218,15 @@ class Evidence:
         NLL in K permutations: the null distribution of the primary test. Of several folds: `of_folds`.
     specificity : (n,) float64
         Nats.
+    n_compared : (n,) int64
+        Brains that each text is compared with.
     figures : dict of str to Figure
         Metric -> figure.
     """
 
     exchanged: Array
     specificity: Array
+    n_compared: Ints
     figures: dict[str, Figure]
 
     @classmethod
@@ -231,7 +237,13 @@ class Evidence:
         true = _figures(values, matrix.own, matrix.allowed, candidates)
         drawn = [_figures(values, row, _moved(matrix, row, compared.n_sampled), candidates) for row in compared.drawn]
         figures = {name: Figure(own, mean_known(np.stack([found[name] for found in drawn]))) for name, own in true.items()}
-        return cls(matrix.given(compared.drawn), matrix.specificity, figures)
+        return cls(matrix.given(compared.drawn), matrix.specificity, matrix.allowed.sum(axis=1), figures)
+
+    @property
+    def rank(self) -> Array:
+        """(n,) rank of the own brain of each text, from 1; each brain that ties adds a half."""
+        # In halves: a share that was multiplied again differs in its last digits.
+        return np.asarray(np.round(2 + 2 * self.n_compared * (1 - self.figures["nll_pairwise"].values)) / 2)
 
     def primary(self, nll_true: Array, units: ArrayLike, n_samples: int = 2000, seed: int = 0) -> PrimaryTest:
         """The primary test: its effect is the mean specificity, its p counts exchanges."""
@@ -245,7 +257,8 @@ class Evidence:
         least = min(len(part.exchanged) for part in parts)
         figures = {name: Figure.concat([part.figures[name] for part in parts]) for name in parts[0].figures}
         exchanged = of_folds(np.concatenate([part.exchanged[:least] for part in parts], axis=1), len(parts))
-        return cls(exchanged, np.concatenate([part.specificity for part in parts]), figures)
+        specificity, n_compared = (np.concatenate([getattr(p, name) for p in parts]) for name in ("specificity", "n_compared"))
+        return cls(exchanged, specificity, n_compared, figures)
 
 
 def _moved(matrix: LikelihoodMatrix, column: Ints, n_sampled: int) -> Bools:
@@ -278,7 +291,7 @@ def _row_wise(values: Array, own: Ints, may: Bools) -> dict[str, Array]:
     less, ties = (np.count_nonzero(may & found, axis=1) for found in (values < true, values == true))
     before = np.where(count > 0, less + 0.5 * ties, np.nan)
     pairwise = 1 - np.divide(before, count, out=np.full(count.size, np.nan), where=count > 0)
-    tops = {f"nll_top{k}": np.where(count > 0, (before < k).astype(np.float64), np.nan) for k in TOPS}
+    tops = {f"nll_top{k}": np.where(count >= k, (before < k).astype(np.float64), np.nan) for k in TOPS}
     return {"nll_pairwise": pairwise, **tops}
 
 

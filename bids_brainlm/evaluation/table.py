@@ -31,10 +31,12 @@ from bids_brainlm.evaluation.statistics import PrimaryTest
 EMPTY = "n/a"
 SEPARATOR = " | "
 PRIMARY = "nll_permuted_minus_true"
+TEXT_ONLY = "text_only"
 
 METRICS_COLUMNS = {
     "metric": "What was measured.",
-    "condition": "Brain the text was decoded from (true, permuted, none), or what else named the facts.",
+    "condition": "Brain the text was decoded from (true, permuted, none), text_only for the text-only model, or what else named"
+    " the facts.",
     "value": "Mean over texts.",
     "ci_low": "Lower end of the 95 % interval over groups (bootstrap); n/a below 6 groups or where all are equal.",
     "ci_high": "Upper end of that interval.",
@@ -150,6 +152,25 @@ class _Row:
     q_value: float = np.nan
 
 
+@dataclass(frozen=True, eq=False)
+class Informed:
+    """What the brain adds to a text-only model (`bids_brainlm.evaluation.information`).
+
+    Parameters
+    ----------
+    bits : (n,) float64
+    nll_decoder, nll_text_only : (n,) float64
+        Calibrated, nats.
+    temperatures : two sequences of float
+        Of decoder and text-only model, one a fold.
+    """
+
+    bits: NDArray[np.float64]
+    nll_decoder: NDArray[np.float64]
+    nll_text_only: NDArray[np.float64]
+    temperatures: tuple[Sequence[float], Sequence[float]]
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How intervals and permutation tests are drawn: bootstrap samples, permutations, seed."""
@@ -167,6 +188,7 @@ def summary(
     runs: ArrayLike | None = None,
     readouts: Mapping[str, NDArray[np.str_]] | None = None,
     identified: Mapping[str, Identified] | None = None,
+    informed: Informed | None = None,
     resources: Mapping[str, Any] | None = None,
     sampling: Sampling = Sampling(),  # noqa: B008 - frozen
 ) -> pd.DataFrame:
@@ -187,6 +209,8 @@ def summary(
         Labels of each factor named by something else than the text: ``ridge``, ``logistic``, ``observer``.
     identified : mapping of name to Identified, optional
         Texts told by a linear readout (``ridge``), in the order of the true condition.
+    informed : Informed, optional
+        Information in bits, in the order of the true condition.
     resources : mapping, optional
         What `bids_brainlm.evaluation.resources.available` finds.
     sampling : Sampling
@@ -199,6 +223,7 @@ def summary(
     true = predictions.of("true")
     blocks = true.table["fold"].to_numpy() if runs is None else np.asarray(runs)
     rows = list(_likelihood_rows(predictions, evidence, sampling))
+    rows += [] if informed is None else _information_rows(informed, true, sampling)
     for name, found in (identified or {}).items():
         rows += _identified_rows(name, found, true, sampling)
     given = resources or {}
@@ -251,6 +276,14 @@ def _likelihood_rows(predictions: Predictions, evidence: Evidence | None, sampli
         part = predictions.of(condition)
         yield _estimate("nll", condition, part.nll, part.groups, sampling)
         yield _estimate("nll_per_token", condition, part.nll / part.table["n_tokens"].clip(lower=1), part.groups, sampling)
+
+
+def _information_rows(informed: Informed, true: Predictions, sampling: Sampling) -> Iterator[_Row]:
+    yield _estimate("information_bits", "true", informed.bits, true.groups, sampling)
+    for condition, nll in (("true", informed.nll_decoder), (TEXT_ONLY, informed.nll_text_only)):
+        yield _estimate("nll_calibrated", condition, nll, true.groups, sampling)
+    for condition, found in (("true", informed.temperatures[0]), (TEXT_ONLY, informed.temperatures[1])):
+        yield _Row("temperature", condition, float(np.mean(found)), n=len(found))
 
 
 def _identified_rows(name: str, found: Identified, true: Predictions, sampling: Sampling) -> Iterator[_Row]:

@@ -224,6 +224,12 @@ class BrainLM(nn.Module):
         return _sum_nll(logits, targets, row, len(batch.ids))
 
     @torch.no_grad()
+    def nll_at(self, batch: Batch, temperatures: Tensor) -> Tensor:
+        """(B, S) the same with all logits divided by each of the temperatures (S,)."""
+        logits, targets, row = self(batch)
+        return torch.stack([_sum_nll(logits / t, targets, row, len(batch.ids)) for t in temperatures], dim=1)
+
+    @torch.no_grad()
     def nll_of_pairs(
         self, vertices: Tensor, texts: Sequence[Rendered], pairs: np.ndarray[Any, Any], batch_size: int = 50
     ) -> Tensor:

@@ -13,6 +13,7 @@ from bids_brainlm import __version__
 from bids_brainlm.config import Outcome, Request, to_toml
 from bids_brainlm.core.leakage import LEAKY
 from bids_brainlm.errors import BrainLMError, MissingInputError
+from bids_brainlm.evaluation.evidence import warnings_of
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, Predictions, phenotype, primary_of
 from bids_brainlm.io.files import atomic_write, read_json, read_tsv, write_json, write_text, write_tsv
 from bids_brainlm.io.maps import read_maps
@@ -61,7 +62,12 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
         dataset=_name(request.bids_dir),
         version=__version__,
         errors=outcome.errors,
-        warnings=(*_estimate_warnings(estimates, trials), *_warnings(sidecars), *_not_run(request, participant)),
+        warnings=(
+            *_doubts(tables),
+            *_estimate_warnings(estimates, trials),
+            *_warnings(sidecars),
+            *_not_run(request, participant),
+        ),
         overview=_overview(request, facts, sidecars),
         metrics=groups["metrics"],
         stories=stories,
@@ -80,6 +86,12 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
     )
     _write_method_text(request, participant, facts)
     return write_text(request.out_dir / f"sub-{participant}.html", participant_page(page))
+
+
+def _doubts(tables: Mapping[str, pd.DataFrame | None]) -> tuple[str, ...]:
+    """What a reader should doubt in the decoded texts."""
+    summary, decoded = tables["metrics"], tables["decoded"]
+    return () if summary is None or decoded is None else warnings_of(_numbers(summary), Predictions(decoded))
 
 
 def write_boilerplate(request: Request, participant: str) -> Path:

@@ -24,7 +24,7 @@ from bids_brainlm.evaluation.pairs import LEAST
 from bids_brainlm.models import sources
 from bids_brainlm.stages.resources import stays_in_memory
 
-KINDS = ("tune", "estimate", "parcellate", "clean", "train", "decode", "evaluate", "story")
+KINDS = ("tune", "estimate", "parcellate", "clean", "train", "decode", "information", "evaluate", "story")
 """Kinds of stages, in order."""
 
 PER_RUN = ("estimate", "parcellate", "clean")
@@ -45,6 +45,7 @@ BASE_GB = {
     "clean": 0.5,
     "train": 0.5,
     "decode": 0.5,
+    "information": 0.5,
     "evaluate": 0.5,
     "story": 0.5,
 }
@@ -57,12 +58,13 @@ START = {
     "clean": 0.5,
     "train": 3.0,
     "decode": 2.0,
+    "information": 4.0,
     "evaluate": 1.0,
     "story": 3.0,
 }
 """Seconds before the work of a stage begins."""
 
-PER_FOLD = {"train": 0.5, "decode": 0.3, "evaluate": 0.25, "story": 0.5}
+PER_FOLD = {"train": 0.5, "decode": 0.3, "information": 1.0, "evaluate": 0.25, "story": 0.5}
 """Seconds that a fold adds whatever its size: loading the language model again, fitting the readouts."""
 
 SECONDS_PER_VALUE = {"tune": 3.5e-7, "estimate": 2e-7, "parcellate": 8e-8, "clean": 2.5e-7, "evaluate": 5e-7, "story": 1.8e-7}
@@ -300,10 +302,9 @@ def seconds(kind: str, sizes: Sizes, config: Config, model: ModelSize) -> float 
         # How long a plug-in takes is not known.
         known = set(config.story.decoders) <= {"generate", "encoding"}
         return start + sum(_reconstruction(fold, sizes, config, model) for fold in sizes.folds) if known else None
-    flops = TRAINING_FLOPS if kind == "train" else FORWARD_FLOPS
-    work = sum(
-        _training(fold, sizes, config, model) if kind == "train" else _decoding(fold, config, model) for fold in sizes.folds
-    )
+    trains = kind in ("train", "information")
+    flops = TRAINING_FLOPS if trains else FORWARD_FLOPS
+    work = sum(_training(fold, sizes, config, model) if trains else _decoding(fold, config, model) for fold in sizes.folds)
     return start + work / (flops * max(config.run.omp_nthreads, 1))
 
 

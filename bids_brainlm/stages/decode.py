@@ -98,16 +98,15 @@ def decode(request: Request, *, participant: str) -> list[Path]:
             raise InputError(f"no permuted brains in fold {split.fold}: {error}", trials.path, remedy=remedy) from error
         found = decoded(fitted, test, config, compared, split.fold)
         tables.append(found.table)
-        scored.append((found.matrix, _runs(test, trials), compared.n_sampled))
+        scored.append((found.matrix.to_frame(_runs(test, trials), found.confidence), compared.n_sampled))
     predictions = Predictions(pd.concat(tables, ignore_index=True))
     texts, scores = (beh_path(request, participant, trials.task, desc) for desc in ("decoded", "likelihood"))
-    n_sampled = max(sampled for *_, sampled in scored)
-    frames = [matrix.to_frame(run) for matrix, run, _ in scored]
+    n_sampled = max(sampled for _, sampled in scored)
     marks = leaky_marks(config)
     return [
         write_tsv(texts, predictions.table),
         describe(texts, "Text decoded from held-out trials under three conditions on the same weights.", DECODED_COLUMNS, marks),
-        write_tsv(scores, pd.concat(frames, ignore_index=True)),
+        write_tsv(scores, pd.concat([frame for frame, _ in scored], ignore_index=True)),
         _describe_likelihoods(scores, n_sampled, marks),
     ]
 

@@ -100,8 +100,21 @@ def spare_memory(llm: Any, config: Config) -> Any:
     return llm
 
 
+def affine_of(split: Split, config: Config) -> Affine:
+    """Features fitted on the training rows of a fold."""
+    rows = np.unique(split.examples.rows[split.train])
+    return fit_affine(split.examples.recording, rows[rows >= 0], config.model.components)
+
+
 def train(
-    split: Split, labels: NDArray[np.int32], config: Config, *, folder: Path, key: str, label: str
+    split: Split,
+    labels: NDArray[np.int32],
+    config: Config,
+    *,
+    folder: Path,
+    key: str,
+    label: str,
+    affine: Affine | None = None,
 ) -> tuple[Decoder, dict[str, Any]]:
     """Train the decoder of one fold, going on from its checkpoint if there is one.
 
@@ -117,6 +130,8 @@ def train(
         Hash of all that bears on the result.
     label : str
         Shown by the progress bar.
+    affine : Affine, optional
+        Features, where they are not fitted on the responses that are trained with.
 
     Returns
     -------
@@ -125,8 +140,7 @@ def train(
         Tensors and description for `save`.
     """
     examples = split.examples
-    rows = np.unique(examples.rows[split.train])
-    affine = fit_affine(examples.recording, rows[rows >= 0], config.model.components)
+    affine = affine_of(split, config) if affine is None else affine
     affine.refuse_leak(split)
     device = device_of(config)
     llm = open_llm(config, precision_of(config.phases[0].precision, device))

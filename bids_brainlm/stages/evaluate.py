@@ -19,14 +19,15 @@ from bids_brainlm.config import Config, Request
 from bids_brainlm.core.interventions import exchanges, partners
 from bids_brainlm.core.types import Split
 from bids_brainlm.errors import MissingResourceError
+from bids_brainlm.evaluation.evidence import COVERAGE_COLUMNS, EVIDENCE_COLUMNS, coverage
 from bids_brainlm.evaluation.linear import Identified, identify, predict
 from bids_brainlm.evaluation.matrix import Evidence, LikelihoodMatrix
-from bids_brainlm.evaluation.metrics import Facts, Metric, chosen
+from bids_brainlm.evaluation.metrics import Facts, Metric, chosen, mean_known
 from bids_brainlm.evaluation.resources import available, lacking
 from bids_brainlm.evaluation.surprise import SURPRISE_COLUMNS, bins, slopes
-from bids_brainlm.evaluation.table import METRICS_COLUMNS, Predictions, Sampling, summary, with_q
+from bids_brainlm.evaluation.table import METRICS_COLUMNS, Informed, Predictions, Sampling, summary, with_q
 from bids_brainlm.evaluation.zero_shot import zero_shot_rows
-from bids_brainlm.io.files import read_tsv, write_tsv
+from bids_brainlm.io.files import read_json, read_tsv, write_tsv
 from bids_brainlm.stages.comparisons import comparisons_of
 from bids_brainlm.stages.examples import examples_of, splits_of
 from bids_brainlm.stages.facts import left_out_of, load_facts
@@ -57,7 +58,8 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     resources = available({name for metric in metrics for name in metric.context}, config.evaluate.bertscore)
     sampling = Sampling(config.evaluate.bootstrap, seed=config.run.random_seed)
     runs = likelihoods.drop_duplicates("trial_id")["run"].to_numpy(str)
-    table = summary(predictions, metrics, evidence, facts, runs, readouts, identified, resources, sampling)
+    informed = _informed(request, participant, trials.task, predictions) if config.evaluate.information else None
+    table = summary(predictions, metrics, evidence, facts, runs, readouts, identified, informed, resources, sampling)
     surprise, category = [], left_out_of(request)
     if category is not None:
         table = with_q(pd.concat([table, zero_shot_rows(predictions, category, runs, sampling)], ignore_index=True))
@@ -69,6 +71,13 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     text = f"Figures of merit. {primary} Intervals are 95 % bootstrap over groups."
     marks = {**leaky_marks(config), "Permutations": len(evidence.exchanged), "NotRun": not_run(metrics, resources)}
     written = [write_tsv(path, table), describe(path, text, METRICS_COLUMNS, marks)]
+    confidence = likelihoods.drop_duplicates("trial_id")["confidence"].to_numpy(float)
+    scores = _scores(metrics, predictions.of("true"), facts, resources)
+    nothing = np.full(len(confidence), np.nan)
+    bits = nothing if informed is None else informed.bits
+    ranked = (evidence.rank, evidence.n_compared + 1, evidence.specificity, bits, confidence)
+    single = dict(zip(EVIDENCE_COLUMNS, (predictions.of("true").table["trial_id"], *ranked), strict=True))
+    written += _write_evidence(request, participant, trials.task, pd.DataFrame(single), scores)
     return [*written, *surprise, *write_reliability(request, participant, trials, examples)]
 
 
@@ -88,6 +97,46 @@ def evidence_of(folds: Sequence[Split], predictions: Predictions, likelihoods: p
         matrix = LikelihoodMatrix.from_frame(likelihoods, compared, list(map(str, test.id)), n_tokens.loc[list(test.id)])
         parts.append(Evidence.of(matrix, compared, [prompt.context for prompt in test.prompts]))
     return Evidence.concat(parts)
+
+
+def _scores(
+    metrics: Sequence[Metric], true: Predictions, facts: Facts | None, resources: Mapping[str, Any]
+) -> dict[str, NDArray[np.float64]]:
+    """Metric -> (n,) value of each text."""
+    out = {}
+    for metric in metrics:
+        if "facts" not in metric.context and not lacking(metric.context, resources):
+            out[metric.name] = metric(true.texts, true.references, stimuli=true.stimuli, **resources)
+    return out if facts is None else out | {"facts": mean_known(facts.hits(facts.read(true.texts), true.stimuli))}
+
+
+def _write_evidence(
+    request: Request,
+    participant: str,
+    task: str,
+    table: pd.DataFrame,
+    scores: Mapping[str, NDArray[np.float64]],
+) -> list[Path]:
+    """Evidence for single texts, and the metrics of those that are kept."""
+    marks = leaky_marks(request.config)
+    kept = coverage(table["confidence"], scores)
+    evidence, curve = (beh_path(request, participant, task, desc) for desc in ("evidence", "coverage"))
+    return [
+        write_tsv(evidence, table),
+        describe(evidence, "Evidence for single texts: ranks and amounts, not p values.", EVIDENCE_COLUMNS, marks),
+        write_tsv(curve, kept),
+        describe(curve, "Metrics of the most confident texts: a reader may abstain from the others.", COVERAGE_COLUMNS, marks),
+    ]
+
+
+def _informed(request: Request, participant: str, task: str, predictions: Predictions) -> Informed:
+    """What stage information found, in the order of the true condition."""
+    path = beh_path(request, participant, task, "information")
+    columns = ["information", "nll_decoder", "nll_text_only"]
+    table = read_tsv(path).set_index("trial_id")[columns].astype(float).loc[predictions.of("true").table["trial_id"]]
+    found = read_json(path.with_suffix(".json"))["Temperatures"]
+    bits, nll_decoder, nll_text_only = (table[name].to_numpy() for name in columns)
+    return Informed(bits, nll_decoder, nll_text_only, (found["decoder"], found["text_only"]))
 
 
 def not_run(metrics: Sequence[Metric], resources: Mapping[str, Any]) -> dict[str, str]:

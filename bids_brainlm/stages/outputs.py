@@ -19,7 +19,10 @@ WRITER = {
     "training": "train",
     "decoded": "decode",
     "likelihood": "decode",
+    "information": "information",
     "metrics": "evaluate",
+    "evidence": "evaluate",
+    "coverage": "evaluate",
     "surprise": "evaluate",
     "story": "story",
     "reconstruction": "story",
@@ -47,9 +50,9 @@ def reliability_path(request: Request, participant: str, task: str, geometry: Ge
     return _folder(request, participant, "func") / bids_name(named, "statmap", ".tsv")
 
 
-def model_path(request: Request, participant: str, task: str, fold: int) -> Path:
-    """``sub-01/model/sub-01_task-look_desc-fold0decoder_model.safetensors``."""
-    name = f"sub-{participant}_task-{task}_desc-fold{fold}decoder_model.safetensors"
+def model_path(request: Request, participant: str, task: str, fold: int, which: str = "decoder") -> Path:
+    """``sub-01/model/sub-01_task-look_desc-fold0decoder_model.safetensors``; ``which`` may be ``textonly``."""
+    name = f"sub-{participant}_task-{task}_desc-fold{fold}{which}_model.safetensors"
     return _folder(request, participant, "model") / name
 
 

@@ -1,7 +1,7 @@
 """Which stages a participant needs, and the key of each, before anything runs.
 
     [tune ->] estimate (one a run) -> parcellate (one a run)
-                      \\-> train -> decode -> evaluate
+                      \\-> train -> decode -> [information ->] evaluate
 
     clean (one a run) -> train -> decode -> evaluate
                               \\-> [story]
@@ -354,13 +354,19 @@ def _per_participant(
     decode = digest(train, bearing(config, "decode"))
     facts = [facts_path(request)] if config.evaluate.facts else []
     compared_by = {str(folder): hashes(folder) for folder in text_models(request)}
-    evaluate = digest(decode, bearing(config, "parcels", "evaluate", "compat"), hashes.many(facts), compared_by)
+    information = digest(train, "information") if config.evaluate.information else ""
+    evaluate = digest(decode, information, bearing(config, "parcels", "evaluate", "compat"), hashes.many(facts), compared_by)
     common = {"participant": participant}
     stages = [
         Stage(f"{who}_train", "bids_brainlm.stages.decode:train", train, {**common, "key": train}, after, heavy=True),
         Stage(f"{who}_decode", "bids_brainlm.stages.decode:decode", decode, common, (f"{who}_train",), heavy=True),
-        Stage(f"{who}_evaluate", "bids_brainlm.stages.evaluate:evaluate", evaluate, common, (f"{who}_decode",)),
     ]
+    before: tuple[str, ...] = (f"{who}_decode",)
+    if information:
+        name, function = f"{who}_information", "bids_brainlm.stages.information:measure"
+        stages.append(Stage(name, function, information, {**common, "key": information}, (f"{who}_train",), heavy=True))
+        before = (*before, name)
+    stages.append(Stage(f"{who}_evaluate", "bids_brainlm.stages.evaluate:evaluate", evaluate, common, before))
     if config.story.decoders and over_time(request):
         key = digest(train, bearing(config, "story", "decode", "evaluate", "compat"))
         function = "bids_brainlm.stages.story:reconstruct"

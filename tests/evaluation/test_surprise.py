@@ -26,7 +26,9 @@ def told(effect: float) -> tuple[Predictions, Evidence]:
     frame = frame.assign(group=[f"g{i % 12}" for i in range(N)], prompt="", text_true="a", text_pred="b", n_tokens=n_tokens)
     parts = [frame.assign(condition=name, nll=values) for name, values in nll.items()]
     pairwise = (permuted > nll["true"]).mean(axis=0)
-    evidence = Evidence(permuted, permuted.mean(axis=0) - nll["true"], {"nll_pairwise": Figure(pairwise, np.zeros(K))})
+    evidence = Evidence(
+        permuted, permuted.mean(axis=0) - nll["true"], np.full(N, K), {"nll_pairwise": Figure(pairwise, np.zeros(K))}
+    )
     return Predictions(pd.concat([parts[2], *parts[:2]], ignore_index=True)), evidence
 
 
@@ -75,7 +77,9 @@ def test_fewer_texts_than_bins() -> None:
     few = predictions.table[predictions.table["trial_id"].isin(["t0", "t1", "t2"])]
     pairwise = Figure(evidence.figures["nll_pairwise"].values[:3], np.zeros(K))
     table = bins(
-        Predictions(few), Evidence(evidence.exchanged[:, :3], evidence.specificity[:3], {"nll_pairwise": pairwise}), QUICK
+        Predictions(few),
+        Evidence(evidence.exchanged[:, :3], evidence.specificity[:3], np.full(3, K), {"nll_pairwise": pairwise}),
+        QUICK,
     )
     assert list(table["n"]) == [1, 1, 1] * 2
     assert table["ci_low"].isna().all()

@@ -40,7 +40,7 @@ def evidence_of(made: Predictions) -> Evidence:
     """All permuted brains are alike, and none does as well as the own one."""
     permuted, nothing = made.of("permuted").nll, np.full(N, np.nan)
     figures = {"nll_pairwise": Figure(np.ones(N), np.full(99, 0.5)), "nll_identification": Figure(nothing, np.full(99, np.nan))}
-    return Evidence(np.tile(permuted, (99, 1)), permuted - made.of("true").nll, figures)
+    return Evidence(np.tile(permuted, (99, 1)), permuted - made.of("true").nll, np.full(N, 9), figures)
 
 
 @pytest.fixture

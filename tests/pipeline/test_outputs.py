@@ -44,7 +44,8 @@ def done(kind: str, request: pytest.FixtureRequest) -> Any:
 
 
 def test_every_file_is_there(kind: str, done: Any) -> None:
-    beh = [f"beh/{RUN}_desc-trials_events", *(f"beh/sub-01_task-look_desc-{d}_beh" for d in ("decoded", "likelihood", "metrics"))]
+    tables = ("decoded", "likelihood", "metrics", "evidence", "coverage")
+    beh = [f"beh/{RUN}_desc-trials_events", *(f"beh/sub-01_task-look_desc-{d}_beh" for d in tables)]
     wanted = [f"{name}.{extension}" for name in [*beh, "beh/sub-01_task-look_desc-training_beh"] for extension in ("tsv", "json")]
     wanted += [f"func/{RUN}_{name}" for name in EFFECT[kind]]
     wanted += [f"func/{RUN}_{MEAN[kind].format(stat, ext)}" for stat in ("mean", "coverage") for ext in ("tsv", "json")]
@@ -123,7 +124,7 @@ def test_metrics_follow_from_the_decoded_texts(done: Any) -> None:
     metrics, decoded, likelihood = (done.table(desc) for desc in ("metrics", "decoded", "likelihood"))
     assert list(metrics) == list(METRICS_COLUMNS)
     true = decoded[decoded["condition"] == "true"].set_index("trial_id")
-    matrix = likelihood.set_index("trial_id").drop(columns=["run", "own"]).loc[true.index]
+    matrix = likelihood.set_index("trial_id").drop(columns=["run", "own", "confidence"]).loc[true.index]
     np.testing.assert_allclose(np.diag(matrix.loc[true.index, true.index]), true["nll"], atol=1e-5)
     # One run a fold: every other trial but those of the same stimulus is compared with.
     stimulus = true["stimulus_id"].to_numpy()
@@ -147,7 +148,7 @@ def test_metrics_follow_from_the_decoded_texts(done: Any) -> None:
 
 
 def test_every_column_is_described(done: Any) -> None:
-    for desc in ("decoded", "metrics", "training", "likelihood"):
+    for desc in ("decoded", "metrics", "training", "likelihood", "evidence", "coverage"):
         described = json.loads(done.beh(desc).with_suffix(".json").read_text())
         columns = [name for name in done.table(desc) if desc != "likelihood" or name in LIKELIHOOD_COLUMNS]
         assert set(columns) <= set(described), desc

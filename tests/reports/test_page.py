@@ -60,7 +60,7 @@ def content(n: int = 12, text: str = "a cat sleeps", gain: float = 3.0, errors: 
     made = predictions(n, text, gain)
     noise = np.random.default_rng(0).normal(0, 1, (99, n))
     permuted = made.of("permuted").nll
-    evidence = Evidence(permuted + noise, permuted - made.of("true").nll, {})
+    evidence = Evidence(permuted + noise, permuted - made.of("true").nll, np.full(n, 9), {})
     table = summary(made, chosen(["rouge_l", "wer"]), evidence, sampling=Sampling(100, 100))
     history = pd.DataFrame({"phase": "one", "epoch": [0, 1], "train_loss": [2.0, 1.0], "validation_loss": [2.0, 1.5]})
     return PageContent(
