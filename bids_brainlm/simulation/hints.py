@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from bids_brainlm.language.stimuli import rarity
 from bids_brainlm.models.backbones import embed
+from bids_brainlm.models.fusion import Batch, BrainLM, splice
 
 Floats = NDArray[np.float32]
 
@@ -97,3 +98,16 @@ class Spoken(nn.Module):
 
     def forward(self, hints: Tensor) -> Tensor:
         return (hints @ embed(self._llm[0], self.tokens)).expand(-1, self.n_tokens, -1)
+
+
+class Pupil(BrainLM):
+    """A language model that learns to read hints, some of whose prompts have none: without a brain, too, it is to speak well."""
+
+    def embed(self, batch: Batch) -> Tensor:
+        """(B, L, D) input embeddings; hints of prompts without slots are not looked at."""
+        told = batch.slot.any(1)
+        if batch.vertices is None or not bool(told.any()):
+            return embed(self.llm, batch.ids)
+        out = embed(self.llm, batch.ids).clone()
+        out[told] = splice(out[told], batch.slot[told], self.brain_tokens(batch.vertices[told]))
+        return out

@@ -33,7 +33,7 @@ from bids_brainlm.errors import InputError
 from bids_brainlm.language.render import render
 from bids_brainlm.language.stimuli import passages, words
 from bids_brainlm.models.fusion import BrainLM
-from bids_brainlm.simulation.hints import Hints, Spoken
+from bids_brainlm.simulation.hints import Hints, Pupil, Spoken
 from bids_brainlm.training.batches import Corpus
 from bids_brainlm.training.loop import Schedule, fit
 from bids_brainlm.training.phases import LoRA, Phases
@@ -69,6 +69,9 @@ EXPLAINED = 0.7
 
 N_TOKENS = 4
 """Brain tokens that say a hint."""
+
+UNTOLD = 1 / 6
+"""Share of passages without a hint, from which it learns to speak without a brain."""
 
 
 def read_texts(path: Path) -> list[Prompt]:
@@ -197,21 +200,22 @@ def make_lm(
         spoken = pieces([p.answer for p in texts], n, rng, context=context, answer=answer)
     else:
         spoken = _told(texts, n, prompts, rng)
-    n_slots = N_TOKENS if style == "continuation" else 0
-    renderings = tuple((render(p, tokenizer, n_slots, style, with_answer=True),) for p in spoken)
+    hinted = rng.random(n) >= UNTOLD if style == "continuation" else np.zeros(n, dtype=np.bool_)
+    slots = np.where(hinted, N_TOKENS, 0).tolist()
+    renderings = tuple((render(p, tokenizer, k, style, with_answer=True),) for p, k in zip(spoken, slots, strict=True))
     longest = max(len(item[0].ids) for item in renderings)
     torch.manual_seed(seed)
     llm = _llama(tokenizer, width, layers, heads, max(2048, 2 * longest), teaching.spread)
     model, corpus = BrainLM(llm), Corpus(renderings)
-    if n_slots:
+    if style == "continuation":
         hints = Hints([item[0].ids[item[0].train].tolist() for item in renderings], EXPLAINED, seed)
-        model = BrainLM(llm, torch.nn.Identity(), Spoken(llm, hints.tokens, n_slots))
+        model = Pupil(llm, torch.nn.Identity(), Spoken(llm, hints.tokens, N_TOKENS))
         corpus = Corpus(renderings, hints)
     schedule = Schedule("language model", ("all",), 1, learning_rate or teaching.learning_rate, size, warmup=0.05)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     phases = Phases(model, lambda _: llm, LoRA(), "fp32")
     checkpoints = out / ".checkpoints"
-    key = hashlib.sha256(repr([spoken, schedule, llm.config.to_dict(), teaching, n_slots, EXPLAINED, seed]).encode()).hexdigest()
+    key = hashlib.sha256(repr([spoken, schedule, llm.config.to_dict(), teaching, slots, EXPLAINED, seed]).encode()).hexdigest()
     history = fit(
         model,
         phases,

@@ -7,10 +7,19 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from bids_brainlm.simulation.hints import Hints, Spoken
+from bids_brainlm.language.render import Rendered
+from bids_brainlm.models.fusion import BrainLM, collate
+from bids_brainlm.simulation.hints import Hints, Pupil, Spoken
 
 RNG = np.random.default_rng(3)
 TEXTS = [[9, *RNG.choice(np.arange(10, 22), RNG.integers(2, 7)).tolist(), 2] for _ in range(400)]
+
+
+def small() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    return LlamaForCausalLM(
+        LlamaConfig(vocab_size=30, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    )
 
 
 def test_contents_are_shares_of_tokens_that_are_not_everywhere() -> None:
@@ -49,9 +58,7 @@ def test_a_hint_follows_from_seed_and_place() -> None:
 
 
 def test_hints_are_said_in_embeddings_as_they_are_at_the_moment() -> None:
-    llm = LlamaForCausalLM(
-        LlamaConfig(vocab_size=30, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
-    )
+    llm = small()
     spoken = Spoken(llm, np.array([4, 9]), 3)
     assert not list(spoken.parameters())
     assert not spoken.state_dict()
@@ -65,3 +72,14 @@ def test_hints_are_said_in_embeddings_as_they_are_at_the_moment() -> None:
     with torch.no_grad():
         table += 1
     torch.testing.assert_close(spoken(torch.tensor([[[1.0, 0.0]]]))[0, 0], table[4])
+
+
+def test_prompts_with_and_without_a_hint_are_what_they_are_alone() -> None:
+    llm, place = small(), np.arange(7)
+    told = Rendered(np.array([1, 0, 0, 5, 6, 7, 2]), place > 3, (place > 0) & (place < 3))
+    bare = Rendered(np.array([1, 8, 9, 2]), np.arange(4) > 1, np.zeros(4, dtype=np.bool_))
+    spoken, hints = Spoken(llm, np.array([4, 9]), 2), np.array([[[0.3, 0.7]], [[0.9, 0.1]]], dtype=np.float32)
+    both = Pupil(llm, torch.nn.Identity(), spoken).nll(collate([told, bare], hints))
+    whole = BrainLM(llm, torch.nn.Identity(), spoken)
+    torch.testing.assert_close(both[:1], whole.nll(collate([told], hints[:1])))
+    torch.testing.assert_close(both[1:], whole.nll(collate([bare], None)))

@@ -195,9 +195,9 @@ def test_a_continuation_is_told_by_a_hint_in_the_place_of_brain_tokens_then_what
     for (item,) in shown[0].renderings:
         context, answer = decode(item.ids[~item.train & ~item.slot], text), decode(item.ids[item.train], text)
         assert f"{context} {answer}".strip() in story
-        assert item.slot.sum() == 4
-        assert item.slot[1:5].all()
+        assert not item.slot.any() or (item.slot[1:5].all() and item.slot.sum() == 4)
         assert int(item.ids[-1]) == text.eos_token_id
+    assert np.mean([item.slot.any() for (item,) in shown[0].renderings]) == pytest.approx(5 / 6, abs=0.1)
     assert shown[0].batch(np.arange(3), [item[0] for item in shown[0].renderings[:3]]).vertices.shape[:2] == (3, 1)
 
 
