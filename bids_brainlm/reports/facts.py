@@ -90,6 +90,7 @@ def facts_of(request: Request, participant: str, tables: dict[str, Any], sidecar
         average=config.split.average,
         shared_texts=sum(item["TestExamplesSharingATextWithTraining"] for item in sidecars),
         purged=sum(item.get("ExamplesPurged", 0) for item in sidecars),
+        left_out=(config.split.leave_out, sum(item.get("ExamplesLeftOut", 0) for item in sidecars)),
         n_permutations=n_permutations(request, participant) or config.decode.permutations,
         bootstrap=config.evaluate.bootstrap,
         metrics=config.evaluate.metrics,

@@ -111,6 +111,7 @@ class MethodFacts:
     average: tuple[str, ...] = ()
     shared_texts: int = 0
     purged: int = 0
+    left_out: tuple[str, int] = ("", 0)  # categories, examples
     # evaluation
     n_permutations: int = 0
     bootstrap: int = 0
@@ -313,10 +314,12 @@ def _training(f: MethodFacts) -> list[str]:
         what = "Windows of words" if f.windows else "Trials"
         out.append(f"{what} were split {unit} {scheme} ({sizes}{' a fold' if f.folds > 1 else ''}).")
         out += [LEAKY] * (f.scheme == "leaky-random")
+        together = ", all folds together" if f.folds > 1 else ""
         if f.scheme == "blocks":
             shared = "shared a volume with a held-out one, or had a held-out text in prompt or answer"
-            together = ", all folds together" if f.folds > 1 else ""
             out.append(f"{_count(f.purged, 'example')} that {shared} were left out of training and validation{together}.")
+        if f.left_out[0]:
+            out.append(f"Of {f.left_out[0]} nothing was trained on, by label or word ({_count(f.left_out[1], 'example')}{together}).")
         but = ", but for the choices of the estimator" if f.tuning and not f.tuning["OtherRuns"] else ""
         out.append(f"Whatever was fitted with labels or across trials was fitted on training examples alone{but}.")
     if f.average:
