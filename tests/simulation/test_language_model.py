@@ -212,4 +212,4 @@ def test_words_that_a_hint_tells_of_are_likelier(tmp_path: Path) -> None:
     model = BrainLM(llm.model, torch.nn.Identity(), Spoken(llm.model, np.array([i[0] for i in ids]), 4)).eval()
     sure = np.eye(len(names), dtype=np.float32)[:, None]
     nll = np.stack([model.nll(collate(items, np.roll(sure, s, axis=0))).numpy() for s in range(len(names))])
-    assert nll[0].mean() < nll[1:].mean(axis=1).min() - 0.1
+    assert nll[0].mean() < nll[1:].mean() - 0.2
