@@ -319,7 +319,7 @@ def _training(f: MethodFacts) -> list[str]:
             shared = "shared a volume with a held-out one, or had a held-out text in prompt or answer"
             out.append(f"{_count(f.purged, 'example')} that {shared} were left out of training and validation{together}.")
         if f.left_out[0]:
-            out.append(f"Of {f.left_out[0]} nothing was trained on, by label or word ({_count(f.left_out[1], 'example')}{together}).")
+            out.append(f"Nothing of {f.left_out[0]} was trained on: {_count(f.left_out[1], 'example')} left out{together}.")
         but = ", but for the choices of the estimator" if f.tuning and not f.tuning["OtherRuns"] else ""
         out.append(f"Whatever was fitted with labels or across trials was fitted on training examples alone{but}.")
     if f.average:

@@ -38,4 +38,4 @@ def test_the_rate_of_false_findings_is_that_of_the_level(item: object) -> None:
 def test_what_is_not_used_finds_too_much(kept: str) -> None:
     """Otherwise these simulations could not tell a good test from a bad one."""
     (item,) = (item for item in nulls.NULLS if item.but == nulls.NOT_USED and item.kept == kept)
-    assert nulls.rates(item, N).max() > nulls.bound(N)
+    assert nulls.rates(item, 3 * N).max() > nulls.bound(3 * N)

@@ -201,8 +201,8 @@ def test_a_split_in_time_tells_its_purge_and_its_shifts() -> None:
 
 def test_categories_that_were_left_out_are_named() -> None:
     text = method_text(dataclasses.replace(FULL, left_out=("animal=dog", 40), folds=5))
-    assert "Of animal=dog nothing was trained on, by label or word (40 examples, all folds together)" in text
-    assert "nothing was trained on" not in method_text(FULL)
+    assert "Nothing of animal=dog was trained on: 40 examples left out, all folds together." in text
+    assert "was trained on: " not in method_text(FULL)
 
 
 def test_a_split_that_leaks_says_so() -> None:
