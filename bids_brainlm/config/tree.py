@@ -303,8 +303,8 @@ class Phase:
     objective: str = setting("cross_entropy", "Objective.")
     solver: str = setting(
         "adamw",
-        "adamw: steps down the gradient; ridge: closed form with a penalty chosen on the validation examples, for the warm-up of a"
-        " tokenizer that is linear (what else is set for the phase then has no effect but batch_size).",
+        "adamw: steps down the gradient; ridge: closed form with a penalty chosen on the validation examples, for the warm-up of"
+        " a tokenizer that is linear (what else is set for the phase then has no effect but batch_size).",
         choices=("adamw", "ridge"),
     )
     epochs: int = setting(20, "Largest number of passes over the training examples.")
