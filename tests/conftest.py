@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,10 +79,13 @@ class _WordNet:
 
 @pytest.fixture(scope="session")
 def resources(bert_folder: Path) -> Mapping[str, Any]:
-    """What metrics may need beside texts: a WordNet of two synsets and a random masked language model."""
-    from bids_brainlm.evaluation.resources import load_states
+    """What metrics may need beside texts: a WordNet of two synsets, a random encoder, document frequencies of 100 stimuli."""
+    from bids_brainlm.evaluation.cider import Frequencies
+    from bids_brainlm.evaluation.resources import load_encoder, load_states
 
-    return {"wordnet": _WordNet(), "bert": load_states(bert_folder)}
+    frequencies = Frequencies(100, Counter({("a",): 40, ("the",): 30, ("a", "dog"): 10}))
+    found = {"bert": load_states(bert_folder), "encoder": load_encoder(bert_folder), "frequencies": frequencies}
+    return {"wordnet": _WordNet(), **found}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -353,7 +353,7 @@ class Evaluate:
     embeddings: str = setting(
         "",
         "Folder of a sentence-transformers model whose embeddings linear readouts of words with times and of chunks predict; bags"
-        " of words of the training texts when empty.",
+        " of words of the training texts when empty. The metric embedding_similarity needs it.",
         "--embeddings",
     )
     bertscore: str = setting("", "Folder of a masked language model for the metric bertscore.", "--bertscore")

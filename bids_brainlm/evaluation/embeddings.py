@@ -79,7 +79,11 @@ def embed(texts: Sequence[str], folder: str | Path, batch_size: int = 32) -> Flo
     InputError
         When it has a module other than those above.
     """
-    encoder = load_encoder(folder)
+    return encode(load_encoder(folder), texts, batch_size)
+
+
+def encode(encoder: Encoder, texts: Sequence[str], batch_size: int = 32) -> Floats:
+    """(n, D) embeddings of n texts by an encoder, ``batch_size`` texts of like length together."""
     unique = sorted(set(texts), key=lambda text: (len(text), text))
     parts = [_encoded(encoder, unique[i : i + batch_size]) for i in range(0, len(unique), batch_size)]
     place = {text: i for i, text in enumerate(unique)}

@@ -5,9 +5,13 @@ paired test; corpus-level scores, which have neither, are not given. Of several 
 
 - ``bleu1`` .. ``bleu4``: sentence BLEU (sacrebleu, tokens 13a, lower case, all references, exponential smoothing, effective
   order), 0 to 1. A mean of sentence BLEU is not the corpus BLEU of machine translation papers: do not compare the two.
-- ``rouge_1``: F1 of the words in common; ``rouge_l``: F1 of the longest common subsequence of words; ``wer``: word errors by
-  length of the reference; all on lower-case whole words. ``exact``: whether text and reference are the same words.
-- ``meteor``, ``bertscore``: where WordNet and a masked language model are at hand (`bids_brainlm.evaluation.resources`).
+- ``chrf``: F score of character n-grams, n = 1 .. 6, recall counting four times (sacrebleu), lower case, 0 to 1.
+- ``rouge_1``, ``rouge_2``: F1 of the words, pairs of words, in common; ``rouge_l``: F1 of the longest common subsequence of
+  words; ``wer``, ``cer``: word and character errors by length of the reference; all on lower-case whole words. ``exact``:
+  whether text and reference are the same words.
+- ``cider``: see `bids_brainlm.evaluation.cider`; its references count together, and it is of one test set.
+- ``meteor``, ``bertscore``, ``embedding_similarity``: where WordNet, a masked language model, a sentence encoder are at hand
+  (`bids_brainlm.evaluation.resources`).
 - ``rouge_1_recall``, ``rouge_l_recall``, and any metric with ``_truncated`` behind its name (`chosen`): as the released code of
   BrainLLM has them, for comparison with its figures. Neither punishes a text for what it says too much.
 - ``facts``: share of the stimulus's facts that the text names (see `Facts`).
@@ -33,7 +37,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bids_brainlm import registry
-from bids_brainlm.evaluation.resources import bert_score, meteor
+from bids_brainlm.evaluation.cider import cider
+from bids_brainlm.evaluation.resources import bert_score, embedding_similarity, meteor
 from bids_brainlm.language.stimuli import named, words
 
 Array = NDArray[np.float64]
@@ -59,8 +64,8 @@ class Metric:
     reference : str
         What it is and where it comes from.
     context : tuple of str
-        Keyword arguments that ``score`` needs besides the texts, of: ``stimuli`` (n,) str, ``facts`` `Facts`, and what
-        `bids_brainlm.evaluation.resources.available` finds.
+        Keyword arguments that ``score`` needs besides the texts, of: ``stimuli`` (n,) str, ``facts`` `Facts`, ``frequencies``
+        (`bids_brainlm.evaluation.cider.Frequencies`), and what `bids_brainlm.evaluation.resources.available` finds.
     """
 
     name: str
@@ -120,6 +125,14 @@ def bleu(hypotheses: Sequence[str], references: References, order: int) -> list[
     return [scorer.sentence_score(text, list(right)).score / 100 for text, right in zip(hypotheses, references, strict=True)]
 
 
+def chrf(hypotheses: Sequence[str], references: References) -> list[float]:
+    """chrF, 0 to 1, against the reference it is largest for."""
+    from sacrebleu.metrics.chrf import CHRF  # as above
+
+    scorer = CHRF(lowercase=True)
+    return [scorer.sentence_score(text, list(right)).score / 100 for text, right in zip(hypotheses, references, strict=True)]
+
+
 def chosen(names: Sequence[str], *, recall_rouge: bool = False, truncated: bool = False) -> list[Metric]:
     """Metrics by name, and those of BrainLLM's released code beside the ones they are variants of.
 
@@ -152,8 +165,9 @@ def _best(one: Callable[[list[str], list[str]], float], hypotheses: Sequence[str
     return [max(one(words(text), words(r)) for r in right) for text, right in zip(hypotheses, references, strict=True)]
 
 
-def _unigram_f1(text: list[str], right: list[str]) -> float:
-    return 2 * (Counter(text) & Counter(right)).total() / (len(text) + len(right)) if text and right else 0.0
+def _ngram_f1(text: list[str], right: list[str], order: int = 1) -> float:
+    own, true = (Counter(zip(*(one[i:] for i in range(order)), strict=False)) for one in (text, right))
+    return 2 * (own & true).total() / (own.total() + true.total()) if own and true else 0.0
 
 
 def _unigram_recall(text: list[str], right: list[str]) -> float:
@@ -186,15 +200,33 @@ def lcs_length(a: Sequence[str], b: Sequence[str]) -> int:
 
 def wer(hypotheses: Sequence[str], references: References) -> list[float]:
     """Word error rate against the reference it is smallest for; above 1 where many words are inserted."""
-    return [min(_wer(words(text), words(one)) for one in right) for text, right in zip(hypotheses, references, strict=True)]
-
-
-def _wer(text: list[str], right: list[str]) -> float:
     import jiwer  # as above
 
-    if not right:  # jiwer refuses an empty reference
-        return float(len(text))
-    return float(jiwer.wer(" ".join(right), " ".join(text)))
+    return _fewest(lambda text, right: jiwer.wer(" ".join(right), " ".join(text)), hypotheses, references, len)
+
+
+def cer(hypotheses: Sequence[str], references: References) -> list[float]:
+    """Character error rate, blanks between words included, against the reference it is smallest for."""
+    import jiwer  # as above
+
+    def length(text: list[str]) -> int:
+        return len(" ".join(text))
+
+    return _fewest(lambda text, right: jiwer.cer(" ".join(right), " ".join(text)), hypotheses, references, length)
+
+
+def _fewest(
+    one: Callable[[list[str], list[str]], float],
+    hypotheses: Sequence[str],
+    references: References,
+    length: Callable[[list[str]], int],
+) -> list[float]:
+    """Fewest errors of lists of words; jiwer refuses an empty reference, against which all of a text is wrong."""
+
+    def errors(text: list[str], right: list[str]) -> float:
+        return float(one(text, right) if right else length(text))
+
+    return [min(errors(words(t), words(r)) for r in right) for t, right in zip(hypotheses, references, strict=True)]
 
 
 def exact(hypotheses: Sequence[str], references: References) -> list[float]:
@@ -322,12 +354,18 @@ for _order in range(1, 5):
             f"bleu{_order}", partial(bleu, order=_order), reference=f"Sentence BLEU-{_order} (Papineni et al. 2002; sacrebleu)"
         )
     )
-_add(Metric("rouge_1", partial(_best, _unigram_f1), reference="ROUGE-1 F1 (Lin 2004)"))
+_add(Metric("chrf", chrf, reference="chrF (Popović 2015; sacrebleu)"))
+for _order in (1, 2):
+    _add(Metric(f"rouge_{_order}", partial(_best, partial(_ngram_f1, order=_order)), reference=f"ROUGE-{_order} F1 (Lin 2004)"))
 _add(Metric("rouge_l", partial(_best, _lcs_f1), reference="ROUGE-L F1 (Lin 2004)"))
 _add(Metric("rouge_1_recall", partial(_best, _unigram_recall), reference="Recall of ROUGE-1, of distinct words"))
 _add(Metric("rouge_l_recall", partial(_best, _lcs_recall), reference="Recall of ROUGE-L"))
 _add(Metric("meteor", meteor, reference="METEOR (Banerjee & Lavie 2005; NLTK)", context=("wordnet",)))
 _add(Metric("bertscore", bert_score, low=-1.0, reference="F1 of BERTScore (Zhang et al. 2020)", context=("bert",)))
+_SIMILARITY = "Cosine of sentence embeddings (Reimers & Gurevych 2019)"
+_add(Metric("embedding_similarity", embedding_similarity, low=-1.0, reference=_SIMILARITY, context=("encoder",)))
+_add(Metric("cider", cider, high=10.0, reference="CIDEr-D (Vedantam et al. 2015)", context=("frequencies",)))
 _add(Metric("wer", wer, direction="lower", high=np.inf, reference="Word error rate (jiwer)"))
+_add(Metric("cer", cer, direction="lower", high=np.inf, reference="Character error rate (jiwer)"))
 _add(Metric("exact", exact, reference="Share of texts that equal a reference word for word"))
 _add(Metric("facts", facts_named, reference="Share of facts named, by whole words", context=("stimuli", "facts")))

@@ -1,4 +1,4 @@
-"""Metrics that need more than the package: METEOR needs WordNet, BERTScore a masked language model, both on this machine.
+"""Metrics that need more than the package: WordNet, or the weights of a model, on this machine.
 
 What is not there is no error: the metric is not run, and the outputs say so with what would enable it (`ENABLED_BY`). Nothing is
 ever fetched.
@@ -9,6 +9,7 @@ ever fetched.
 - BERTScore (Zhang et al. 2020): every token of one text matched to the token of the other with the most similar hidden state;
   F1 of precision and recall, the tokens that begin and end a text counting nothing. Neither idf weights nor rescaling, so that a
   text's score depends on no other text. The layer is the one that Zhang et al. recommend for a model of that kind and depth.
+- Embedding similarity: the cosine of the sentence embeddings (`bids_brainlm.evaluation.embeddings`) of two texts.
 """
 
 from __future__ import annotations
@@ -27,10 +28,13 @@ from bids_brainlm.language.stimuli import words
 
 Array = NDArray[np.float64]
 References = Sequence[Sequence[str]]
+Encode = Callable[[Sequence[str]], NDArray[np.float32]]
+"""Gives (n, D) embeddings of n texts."""
 
 ENABLED_BY = {
     "wordnet": "WordNet where NLTK looks for it (python -m nltk.downloader wordnet, or a folder named by NLTK_DATA)",
     "bert": "the folder of a masked language model (--bertscore)",
+    "encoder": "the folder of a sentence-transformers model (--embeddings)",
 }
 """What a metric may need -> what gives it."""
 
@@ -82,7 +86,7 @@ class TokenStates:
         return int(getattr(self.model.config, "max_position_embeddings", 512)) - 2
 
 
-def available(wanted: Iterable[str] = tuple(ENABLED_BY), bertscore: str = "") -> dict[str, Any]:
+def available(wanted: Iterable[str] = tuple(ENABLED_BY), bertscore: str = "", embeddings: str = "") -> dict[str, Any]:
     """What is there of `ENABLED_BY`, to be given to metrics as keyword arguments.
 
     Parameters
@@ -91,6 +95,8 @@ def available(wanted: Iterable[str] = tuple(ENABLED_BY), bertscore: str = "") ->
         What metrics need; nothing else is loaded.
     bertscore : str
         Folder of a masked language model; empty for none.
+    embeddings : str
+        Folder of a sentence-transformers model; empty for none.
 
     Raises
     ------
@@ -100,6 +106,7 @@ def available(wanted: Iterable[str] = tuple(ENABLED_BY), bertscore: str = "") ->
     load: dict[str, Callable[[], Any]] = {
         "wordnet": load_wordnet,
         "bert": lambda: load_states(Path(bertscore)) if bertscore else None,
+        "encoder": lambda: load_encoder(Path(embeddings)) if embeddings else None,
     }
     found = {name: load[name]() for name in ENABLED_BY if name in wanted}
     return {name: thing for name, thing in found.items() if thing is not None}
@@ -141,6 +148,14 @@ def load_states(folder: Path) -> TokenStates:
     return TokenStates(tokenizer, model, LAYERS.get((model.config.model_type, depth), round(0.75 * depth)))
 
 
+def load_encoder(folder: Path) -> Encode:
+    """What gives the sentence embeddings of texts by the model of a folder."""
+    from bids_brainlm.evaluation import embeddings  # imports torch
+
+    # One text at a time: what others a batch holds changes the last digits of a vector.
+    return functools.partial(embeddings.encode, embeddings.load_encoder(folder), batch_size=1)
+
+
 def meteor(hypotheses: Sequence[str], references: References, wordnet: Any) -> list[float]:
     """METEOR against the reference it is largest for."""
     from nltk.translate.meteor_score import single_meteor_score  # as above
@@ -165,6 +180,16 @@ def _matched(text: tuple[Array, NDArray[np.bool_]], right: tuple[Array, NDArray[
         return 0.0
     precision, recall = likeness.max(axis=1)[text[1]].mean(), likeness.max(axis=0)[right[1]].mean()
     return float(2 * precision * recall / (precision + recall)) if precision + recall > 0 else 0.0
+
+
+def embedding_similarity(hypotheses: Sequence[str], references: References, encoder: Encode) -> list[float]:
+    """Cosine of the sentence embeddings of a text and of the reference it is most like; 0 where a vector is 0."""
+    every = sorted({*hypotheses, *(one for right in references for one in right)})
+    vectors = encoder(every).astype(np.float64)
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = dict(zip(every, np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0), strict=True))
+    found = [max(float(unit[text] @ unit[one]) for one in right) for text, right in zip(hypotheses, references, strict=True)]
+    return [min(max(cosine, -1.0), 1.0) for cosine in found]  # rounding
 
 
 def lacking(context: Sequence[str], resources: Mapping[str, Any]) -> str:

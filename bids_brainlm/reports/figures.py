@@ -23,6 +23,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
+from bids_brainlm.evaluation.diversity import FIGURES
+
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 9,
@@ -83,6 +85,16 @@ TITLES = {
     "readout_identification": "2-way identification",
     "readout_top10": "Among the ten nearest",
     "rouge_1": "ROUGE-1",
+    "rouge_2": "ROUGE-2",
+    "chrf": "chrF",
+    "cer": "Character error rate",
+    "cider": "CIDEr-D",
+    "embedding_similarity": "Similarity of embeddings",
+    "distinct_1": "Distinct words",
+    "distinct_2": "Distinct pairs of words",
+    "distinct_texts": "Distinct texts",
+    "length_ratio": "Length by that of the references",
+    "copied": "Copies of training texts",
     "meteor": "METEOR",
     "bertscore": "BERTScore",
     "surprise_slope_pairwise": "Pairwise accuracy by a nat a token of surprise",
@@ -90,11 +102,19 @@ TITLES = {
 }
 """Metric -> words for people; `title` makes them up for others."""
 
-OPEN_ENDED = ("wer", "wer_truncated", "nll_per_token")
-"""Metrics that get a panel of their own: their scale is not 0 to 1, and lower is better."""
+OPEN_ENDED = {
+    "nll_per_token": "lower is better",
+    "wer": "lower is better",
+    "wer_truncated": "lower is better",
+    "cer": "lower is better",
+    "cer_truncated": "lower is better",
+    "cider": "0 to 10: higher is better",
+    "cider_truncated": "0 to 10: higher is better",
+}
+"""Metrics that get a panel of their own, as their scale is not 0 to 1 -> what is said of it."""
 
-ELSEWHERE = ("nll", "nll_permuted_minus_true", "surprise_slope_pairwise", "surprise_slope_specificity")
-"""Metrics that the figure of metrics does not show: they have no scale in common with any other."""
+ELSEWHERE = ("nll", "nll_permuted_minus_true", "surprise_slope_pairwise", "surprise_slope_specificity", *FIGURES)
+"""Metrics that the figure of metrics does not show: they have no scale in common with any other, or no better and worse."""
 
 BY_SURPRISE = {"pairwise": ("Pairwise accuracy", 0.5), "specificity": ("Specificity (nats a token)", 0.0)}
 """Measure -> label of its axis, and chance."""
@@ -238,7 +258,7 @@ def metrics_figure(summary: pd.DataFrame) -> Figure:
             axis.set_yticks(range(len(panel)), [title(m) for m in panel])
             axis.set_ylim(len(panel) - 0.4, -0.6)
             axis.set_xlabel(
-                "share or score, 0 to 1: higher is better" if panel is shared else "lower is better", color="#666", fontsize=8
+                "share or score, 0 to 1: higher is better" if panel is shared else OPEN_ENDED[panel[0]], color="#666", fontsize=8
             )
         if panels and panels[0] is shared:
             top = float(np.nanmax([*summary[summary["metric"].isin(shared)][["value", "ci_high"]].max(), 0.05]))

@@ -19,6 +19,8 @@ from bids_brainlm.config import Config, Request
 from bids_brainlm.core.interventions import exchanges, partners
 from bids_brainlm.core.types import Split
 from bids_brainlm.errors import MissingResourceError
+from bids_brainlm.evaluation.cider import Frequencies
+from bids_brainlm.evaluation.diversity import diversity_rows
 from bids_brainlm.evaluation.evidence import COVERAGE_COLUMNS, EVIDENCE_COLUMNS, coverage
 from bids_brainlm.evaluation.linear import Identified, identify, predict
 from bids_brainlm.evaluation.matrix import Evidence, LikelihoodMatrix
@@ -55,11 +57,14 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     continued = trials.heard is not None or config.window.chunks > 0
     identified = _identified(request, folds) if continued else {}
     metrics = chosen(config.evaluate.metrics, recall_rouge=config.compat.recall_rouge, truncated=config.compat.truncated)
-    resources = available({name for metric in metrics for name in metric.context}, config.evaluate.bertscore)
+    wanted, settings = {name for metric in metrics for name in metric.context}, config.evaluate
+    resources = available(wanted, settings.bertscore, settings.embeddings)
+    resources["frequencies"] = Frequencies.of(predictions.references)
     sampling = Sampling(config.evaluate.bootstrap, seed=config.run.random_seed)
     runs = likelihoods.drop_duplicates("trial_id")["run"].to_numpy(str)
     informed = _informed(request, participant, trials.task, predictions) if config.evaluate.information else None
     table = summary(predictions, metrics, evidence, facts, runs, readouts, identified, informed, resources, sampling)
+    table = pd.concat([table, diversity_rows(predictions, _learned(folds))], ignore_index=True)
     surprise, category = [], left_out_of(request)
     if category is not None:
         table = with_q(pd.concat([table, zero_shot_rows(predictions, category, runs, sampling)], ignore_index=True))
@@ -127,6 +132,11 @@ def _write_evidence(
         write_tsv(curve, kept),
         describe(curve, "Metrics of the most confident texts: a reader may abstain from the others.", COVERAGE_COLUMNS, marks),
     ]
+
+
+def _learned(folds: Sequence[Split]) -> dict[int, list[str]]:
+    """Fold -> texts that its decoder was trained on."""
+    return {split.fold: [split.examples.prompts[i].answer for i in split.train] for split in folds}
 
 
 def _informed(request: Request, participant: str, task: str, predictions: Predictions) -> Informed:

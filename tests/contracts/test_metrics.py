@@ -30,6 +30,8 @@ WRONG = ["nobody knows what was seen here"] * 5
 MIXED = ["a red bird", "the man rides a red horse along the beach", "", "a dog and a cat", PERFECT[4]]
 SHORT = {"meteor": 0.5 / 4**3}
 """METEOR takes one run of words in the right order for one too many: half the cube of its share among 4 words."""
+AVERAGED = ("cider",)
+"""Metrics for which all references count and not the best one: of two, no text equals both."""
 each = pytest.mark.parametrize("metric", [get(name) for name in metrics.names()], ids=metrics.names())
 
 
@@ -62,7 +64,8 @@ def test_a_perfect_text_gets_the_best_there_is(metric: Metric, score: Score) -> 
     perfect, wrong, mixed = (sign * score(metric, texts) for texts in (PERFECT, WRONG, MIXED))
     best = metric.high if metric.direction == "higher" else metric.low
     if np.isfinite(best):
-        np.testing.assert_allclose(perfect, sign * best, atol=SHORT.get(metric.name, 1e-9))
+        several = int(metric.name in AVERAGED)
+        np.testing.assert_allclose(perfect[several:], sign * best, atol=SHORT.get(metric.name, 1e-9))
     assert (perfect >= mixed - 1e-9).all()
     assert (perfect > wrong).all()
     assert mixed.mean() > wrong.mean()
@@ -92,7 +95,8 @@ def test_the_order_of_references_does_not_matter_and_more_do_no_harm(metric: Met
     context = {"stimuli": STIMULI[:1], "facts": FACTS, **resources}
     both, turned = metric(text, [pair], **context), metric(text, [pair[::-1]], **context)
     np.testing.assert_allclose(both, turned)
-    assert all(sign * both[0] >= sign * metric(text, [(one,)], **context)[0] - 1e-9 for one in pair)
+    alone = [sign * metric(text, [(one,)], **context)[0] for one in pair]
+    assert sign * both[0] == pytest.approx(np.mean(alone)) if metric.name in AVERAGED else sign * both[0] >= max(alone) - 1e-9
 
 
 @each

@@ -12,6 +12,7 @@ import jiwer
 import numpy as np
 import pandas as pd
 import pytest
+import sacrebleu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -76,6 +77,28 @@ def test_rouge_1_by_hand() -> None:
     assert get("rouge_1")(["a red red bird"], [("a bird on a roof",)]) == pytest.approx([2 * 2 / 9])
     assert get("rouge_1_recall")(["a a a bird"], [("a bird on a roof",)]) == pytest.approx([2 / 4])
     assert get("rouge_l_recall")(["bird and more on a"], [("a bird on a roof",)]) == pytest.approx([3 / 5])
+
+
+def test_rouge_2_by_hand() -> None:
+    # of three and four pairs of words, "a red" and "red bird" are in common
+    assert get("rouge_2")(["a red bird sang"], [("a red bird sits down",)]) == pytest.approx([2 * 2 / 7])
+    np.testing.assert_array_equal(get("rouge_2")(["bird", ""], [("bird",), ("a bird",)]), [0, 0])
+
+
+def test_cer_counts_characters_of_the_nearest_reference() -> None:
+    # a letter instead of another and two letters and a blank less, of 10 characters
+    assert get("cer")(["a Bat sat!"], [("a cat sat up", "something else")]) == pytest.approx([4 / 12])
+    assert get("cer")(["", "x y"], [("a b",), ("?",)]) == pytest.approx([1.0, 3.0])
+
+
+def test_chrf_is_sacrebleus_for_the_best_reference_and_ignores_case() -> None:
+    text, right = "A bird upon the roof", REFERENCES[0]
+    apart = [sacrebleu.sentence_chrf(text.lower(), [one]).score / 100 for one in right]
+    assert get("chrf")([text], [right]) == pytest.approx([max(apart)])
+    # "ab" and "abc": of 6 orders 3 have n-grams in the reference; beta 2.
+    shares = [(2 / 2, 2 / 3), (1 / 1, 1 / 2)]
+    precision, recall = (np.mean([one[i] for one in shares]) for i in range(2))
+    assert get("chrf")(["ab"], [("abc",)]) == pytest.approx([5 * precision * recall / (4 * precision + recall)], rel=1e-6)
 
 
 def test_recalls_and_cut_texts_are_reported_beside_what_they_are_variants_of() -> None:

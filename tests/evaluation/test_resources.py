@@ -12,6 +12,7 @@ import torch
 
 from bids_brainlm.errors import MissingResourceError
 from bids_brainlm.evaluation import resources as room
+from bids_brainlm.evaluation.embeddings import embed
 from bids_brainlm.evaluation.metrics import get
 
 
@@ -88,6 +89,15 @@ def test_bert_score_is_the_greedy_match_of_tokens(resources: Mapping[str, Any]) 
     found = get("bertscore")([texts[0]], [(texts[1],)], bert=bert)
     assert found == pytest.approx([2 * precision * recall / (precision + recall)], rel=1e-6)
     assert get("bertscore")(["", texts[0]], [("a",), texts], bert=bert) == pytest.approx([0.0, 1.0])
+
+
+def test_embedding_similarity_is_the_cosine_to_the_nearest_reference(bert_folder: Path) -> None:
+    texts, right = ["a red bird", "the sea"], [("a grey horse", "a bird sings"), ("the sea",)]
+    vectors = {text: embed([text], bert_folder)[0].astype(float) for text in (*texts, *right[0])}
+    cosines = [v @ vectors[texts[0]] / np.linalg.norm(v) / np.linalg.norm(vectors[texts[0]]) for v in map(vectors.get, right[0])]
+    found = get("embedding_similarity")(texts, right, **room.available(["encoder"], embeddings=str(bert_folder)))
+    assert found == pytest.approx([max(cosines), 1.0], abs=1e-6)
+    assert "--embeddings" in room.lacking(get("embedding_similarity").context, {})
 
 
 def test_the_recommended_layer_is_taken(bert_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
