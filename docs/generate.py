@@ -25,6 +25,7 @@ from bids_brainlm.config import SECTIONS, Phase, as_tree, load
 from bids_brainlm.core.types import DECODED_COLUMNS
 from bids_brainlm.evaluation.evidence import COVERAGE_COLUMNS, EVIDENCE_COLUMNS
 from bids_brainlm.evaluation.information import INFORMATION_COLUMNS
+from bids_brainlm.evaluation.paired import COMPARE_COLUMNS
 from bids_brainlm.evaluation.story.comparison import STORY_COLUMNS
 from bids_brainlm.evaluation.surprise import SURPRISE_COLUMNS
 from bids_brainlm.evaluation.table import METRICS_COLUMNS
@@ -245,6 +246,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "surprise": partial(_columns, SURPRISE_COLUMNS),
     "evidence": partial(_columns, EVIDENCE_COLUMNS),
     "coverage": partial(_columns, COVERAGE_COLUMNS),
+    "compare": partial(_columns, COMPARE_COLUMNS),
     "information": partial(_columns, INFORMATION_COLUMNS),
     "story": partial(_columns, STORY_COLUMNS),
     "reconstruction": partial(_columns, RECONSTRUCTION_COLUMNS),

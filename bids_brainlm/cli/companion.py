@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from bids_brainlm import __version__
-from bids_brainlm.cli import exits, leakage
+from bids_brainlm.cli import compare, exits, leakage
 from bids_brainlm.cli.arguments import AppCommand
 
 NAME = "brainlm"
@@ -109,17 +109,7 @@ def make_lm(texts: tuple[Path, ...], out: Path, **options: Any) -> None:
     click.echo(f"language model of {sum(map(len, sources))} texts: {out}")
 
 
-@command.command("compare", cls=AppCommand)
-@click.argument("bids_dir", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.argument("output_dir", type=click.Path(path_type=Path, exists=True, file_okay=False))
-def compare(bids_dir: Path, output_dir: Path) -> None:
-    """Facts decoded from a simulated dataset beside linear readouts and an observer that knows the true patch maps."""
-    comparison = importlib.import_module("bids_brainlm.simulation.comparison")
-    table = comparison.compare(bids_dir, output_dir)
-    click.echo("Share of facts right on held-out trials (chance 1/6):")
-    click.echo(table.to_string(index=False, float_format="{:.2f}".format))
-
-
+command.add_command(compare.command)
 command.add_command(leakage.command)
 
 

@@ -23,7 +23,17 @@ def load_facts(request: Request) -> Facts | None:
     """
     if not request.config.evaluate.facts:
         return None
-    path = facts_path(request)
+    return read_facts(facts_path(request))
+
+
+def read_facts(path: Path) -> Facts:
+    """A table of facts: a key column, then one column a factor.
+
+    Raises
+    ------
+    InputError
+        When it cannot be read, or is ambiguous.
+    """
     table = read_tsv(path)
     try:
         return Facts.from_frame(table, str(table.columns[0]))
