@@ -23,14 +23,18 @@ from bids_brainlm.cli import app, boutiques, companion, exits
 from bids_brainlm.cli.arguments import option_groups
 from bids_brainlm.config import SECTIONS, Phase, as_tree, load
 from bids_brainlm.core.types import DECODED_COLUMNS
+from bids_brainlm.evaluation.confusion import CONFUSION_COLUMNS
+from bids_brainlm.evaluation.diversity import FIGURES
 from bids_brainlm.evaluation.evidence import COVERAGE_COLUMNS, EVIDENCE_COLUMNS
 from bids_brainlm.evaluation.information import INFORMATION_COLUMNS
+from bids_brainlm.evaluation.metrics import get as get_metric
 from bids_brainlm.evaluation.paired import COMPARE_COLUMNS
+from bids_brainlm.evaluation.resources import ENABLED_BY
 from bids_brainlm.evaluation.story.comparison import STORY_COLUMNS
 from bids_brainlm.evaluation.surprise import SURPRISE_COLUMNS
 from bids_brainlm.evaluation.table import METRICS_COLUMNS
 from bids_brainlm.io.cleaned import WORD_COLUMNS
-from bids_brainlm.registry import tokenizers
+from bids_brainlm.registry import metrics, tokenizers
 from bids_brainlm.stages.decode import HISTORY_COLUMNS
 from bids_brainlm.stages.estimate import TRIAL_COLUMNS
 from bids_brainlm.stages.story import RECONSTRUCTION_COLUMNS
@@ -193,6 +197,22 @@ def tokenizer_options() -> str:
     return _table(("tokenizer", "option", "default"), rows)
 
 
+def metric_list() -> str:
+    rows = []
+    for name in metrics.names():
+        metric = get_metric(name)
+        # As above; and a partial function has no module of its own.
+        if getattr(metric.score, "func", metric.score).__module__.startswith("bids_brainlm."):
+            needs = " and ".join(CONTEXT[key] for key in metric.context if CONTEXT[key])
+            span = f"{metric.low:g} to {metric.high:g}"
+            rows.append((f"`{name}`", metric.direction, span, metric.unit or "none", _cell(metric.reference), needs))
+    return _table(("metric", "better", "range", "unit", "what it is", "needs"), rows)
+
+
+CONTEXT = ENABLED_BY | {"stimuli": "", "frequencies": "", "facts": "a table of facts (`--facts`)"}
+"""What a metric may need besides texts -> what gives it; empty where nothing has to be given."""
+
+
 def preset_differences() -> str:
     """Settings in which cortext-small differs from cortext; phases of one name are compared, others shown whole."""
     trees = [as_tree(load(name)) for name in ("cortext", "cortext-small")]
@@ -219,8 +239,8 @@ def _told(phase: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in phase.items() if key != "name" and value != json.loads(json.dumps(plain[key]))}
 
 
-def _columns(columns: Mapping[str, str]) -> str:
-    return _table(("column", "meaning"), [(f"`{name}`", _cell(text)) for name, text in columns.items()])
+def _columns(columns: Mapping[str, str], head: str = "column") -> str:
+    return _table((head, "meaning"), [(f"`{name}`", _cell(text)) for name, text in columns.items()])
 
 
 def _bar(text: str) -> str:
@@ -245,6 +265,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "metrics": partial(_columns, METRICS_COLUMNS),
     "surprise": partial(_columns, SURPRISE_COLUMNS),
     "evidence": partial(_columns, EVIDENCE_COLUMNS),
+    "confusion": partial(_columns, CONFUSION_COLUMNS),
     "coverage": partial(_columns, COVERAGE_COLUMNS),
     "compare": partial(_columns, COMPARE_COLUMNS),
     "information": partial(_columns, INFORMATION_COLUMNS),
@@ -258,6 +279,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "api": api,
     "tokenizer-options": tokenizer_options,
     "preset-differences": preset_differences,
+    "metric-list": metric_list,
+    "text-figures": partial(_columns, FIGURES, "figure"),
 }
 
 

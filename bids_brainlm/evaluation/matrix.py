@@ -301,37 +301,3 @@ def _identification(values: Array, own: Ints, may: Bools, candidates: Bools) -> 
     each = np.divide(1.0, count, out=np.full(count.shape, np.nan), where=count > 0)
     beyond = values[:, own] * (1 + each) - total * each
     return column_wise(np.round(beyond, DIGITS), candidates)
-
-
-def confusion(matrix: LikelihoodMatrix, of_texts: ArrayLike, of_brains: ArrayLike) -> pd.DataFrame:
-    """Which categories are taken for each other.
-
-    Parameters
-    ----------
-    matrix : LikelihoodMatrix
-        Its columns being brains.
-    of_texts, of_brains : (n,) and (m,) str
-        Category of each text, and of what each brain saw or heard; empty where not known.
-
-    Returns
-    -------
-    DataFrame
-        One row for a category of texts and one of brains: ``chosen``, the share of the texts that are likeliest under a brain of
-        that category (their own included; ties are shared); ``pairwise``, the share of allowed brains of that category that the
-        own brain beats; ``n``, how many pairs that is.
-    """
-    texts, brains = np.asarray(of_texts, dtype=np.str_), np.asarray(of_brains, dtype=np.str_)
-    compared = matrix.allowed.copy()
-    compared[np.arange(matrix.own.size), matrix.own] = True
-    values, own = np.where(compared, np.round(matrix.nll, DIGITS), np.inf), np.round(matrix.own_nll, DIGITS)[:, None]
-    beaten = (values > own) + 0.5 * (values == own)
-    best = (values == values.min(axis=1, keepdims=True)).astype(np.float64)
-    best /= best.sum(axis=1, keepdims=True)
-    rows = []
-    for first in np.unique(texts[texts != ""]):
-        for second in np.unique(brains[brains != ""]):
-            block = np.ix_(texts == first, brains == second)
-            may = matrix.allowed[block]
-            share = float(beaten[block][may].mean()) if may.any() else np.nan
-            rows.append((first, second, float(best[block].sum(axis=1).mean()), share, int(may.sum())))
-    return pd.DataFrame(rows, columns=["category", "other", "chosen", "pairwise", "n"])

@@ -17,14 +17,16 @@ from numpy.typing import NDArray
 
 from bids_brainlm.config import Config, Request
 from bids_brainlm.core.interventions import exchanges, partners
-from bids_brainlm.core.types import Split
+from bids_brainlm.core.types import Examples, Split
 from bids_brainlm.errors import MissingResourceError
 from bids_brainlm.evaluation.cider import Frequencies
+from bids_brainlm.evaluation.confusion import CONFUSION_COLUMNS, confusion, pooled
 from bids_brainlm.evaluation.diversity import diversity_rows
 from bids_brainlm.evaluation.evidence import COVERAGE_COLUMNS, EVIDENCE_COLUMNS, coverage
 from bids_brainlm.evaluation.linear import Identified, identify, predict
 from bids_brainlm.evaluation.matrix import Evidence, LikelihoodMatrix
 from bids_brainlm.evaluation.metrics import Facts, Metric, chosen, mean_known
+from bids_brainlm.evaluation.pairs import Comparisons
 from bids_brainlm.evaluation.resources import available, lacking
 from bids_brainlm.evaluation.surprise import SURPRISE_COLUMNS, bins, slopes
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, Informed, Predictions, Sampling, summary, with_q
@@ -52,7 +54,8 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     facts = load_facts(request)
     examples = examples_of(request, trials)
     folds = splits_of(request, trials, examples)
-    evidence = evidence_of(folds, predictions, likelihoods, config)
+    scored = _matrices(folds, predictions, likelihoods, config)
+    evidence = Evidence.concat([Evidence.of(m, c, [prompt.context for prompt in test.prompts]) for test, m, c in scored])
     readouts = {} if facts is None else _read_out(folds, facts, config.evaluate.readout, config.run.random_seed)
     continued = trials.heard is not None or config.window.chunks > 0
     identified = _identified(request, folds) if continued else {}
@@ -76,39 +79,55 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     text = f"Figures of merit. {primary} Intervals are 95 % bootstrap over groups."
     marks = {**leaky_marks(config), "Permutations": len(evidence.exchanged), "NotRun": not_run(metrics, resources)}
     written = [write_tsv(path, table), describe(path, text, METRICS_COLUMNS, marks)]
-    confidence = likelihoods.drop_duplicates("trial_id")["confidence"].to_numpy(float)
-    scores = _scores(metrics, predictions.of("true"), facts, resources)
-    nothing = np.full(len(confidence), np.nan)
-    bits = nothing if informed is None else informed.bits
-    ranked = (evidence.rank, evidence.n_compared + 1, evidence.specificity, bits, confidence)
-    single = dict(zip(EVIDENCE_COLUMNS, (predictions.of("true").table["trial_id"], *ranked), strict=True))
-    written += _write_evidence(request, participant, trials.task, pd.DataFrame(single), scores)
+    single = _single(predictions, evidence, informed, likelihoods)
+    written += _write_evidence(request, participant, trials.task, single, _scores(metrics, predictions, facts, resources))
+    written += _write_confusion(request, participant, trials.task, scored, facts)
     return [*written, *surprise, *write_reliability(request, participant, trials, examples)]
 
 
-def evidence_of(folds: Sequence[Split], predictions: Predictions, likelihoods: pd.DataFrame, config: Config) -> Evidence:
-    """What the likelihood matrices of all folds say, with permutations drawn anew from the seed.
+Scored = tuple[Examples, LikelihoodMatrix, Comparisons]
+"""Test set of a fold, its matrix, and which of it is compared."""
 
-    Parameters
-    ----------
-    likelihoods : DataFrame
-        As `LikelihoodMatrix.to_frame` makes it, of all folds.
-    """
+
+def _matrices(folds: Sequence[Split], predictions: Predictions, likelihoods: pd.DataFrame, config: Config) -> list[Scored]:
+    """The likelihood matrix of every fold, with permutations drawn from the seed."""
     n_tokens = predictions.of("true").table.set_index("trial_id")["n_tokens"]
     parts = []
     for split in folds:
         test = split.examples.take(split.test)
         compared = comparisons_of(test, config, split.fold)
         matrix = LikelihoodMatrix.from_frame(likelihoods, compared, list(map(str, test.id)), n_tokens.loc[list(test.id)])
-        parts.append(Evidence.of(matrix, compared, [prompt.context for prompt in test.prompts]))
-    return Evidence.concat(parts)
+        parts.append((test, matrix, compared))
+    return parts
+
+
+def _single(predictions: Predictions, evidence: Evidence, informed: Informed | None, likelihoods: pd.DataFrame) -> pd.DataFrame:
+    """Evidence for each text, with `EVIDENCE_COLUMNS`."""
+    confidence = likelihoods.drop_duplicates("trial_id")["confidence"].to_numpy(float)
+    bits = np.full(len(confidence), np.nan) if informed is None else informed.bits
+    ranked = (evidence.rank, evidence.n_compared + 1, evidence.specificity, bits, confidence)
+    return pd.DataFrame(dict(zip(EVIDENCE_COLUMNS, (predictions.of("true").table["trial_id"], *ranked), strict=True)))
+
+
+def _write_confusion(request: Request, participant: str, task: str, scored: Sequence[Scored], facts: Facts | None) -> list[Path]:
+    """Which categories are taken for each other, where there are facts and the whole matrix."""
+    if facts is None or any(compared.n_sampled for *_, compared in scored):
+        return []
+    parts = []
+    for test, matrix, compared in scored:
+        labels = facts.labels(test.stimulus)
+        columns = zip(facts.factors, labels.T, labels[compared.first].T, strict=True)
+        parts += [confusion(matrix, *column) for column in columns]
+    path = beh_path(request, participant, task, "confusion")
+    text = "Which categories are told apart by likelihood, and which are taken for each other."
+    return [write_tsv(path, pooled(parts)), describe(path, text, CONFUSION_COLUMNS, leaky_marks(request.config))]
 
 
 def _scores(
-    metrics: Sequence[Metric], true: Predictions, facts: Facts | None, resources: Mapping[str, Any]
+    metrics: Sequence[Metric], predictions: Predictions, facts: Facts | None, resources: Mapping[str, Any]
 ) -> dict[str, NDArray[np.float64]]:
-    """Metric -> (n,) value of each text."""
-    out = {}
+    """Metric -> (n,) value of each text from a true brain."""
+    true, out = predictions.of("true"), {}
     for metric in metrics:
         if "facts" not in metric.context and not lacking(metric.context, resources):
             out[metric.name] = metric(true.texts, true.references, stimuli=true.stimuli, **resources)

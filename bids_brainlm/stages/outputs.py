@@ -23,6 +23,7 @@ WRITER = {
     "metrics": "evaluate",
     "evidence": "evaluate",
     "coverage": "evaluate",
+    "confusion": "evaluate",
     "surprise": "evaluate",
     "story": "story",
     "reconstruction": "story",

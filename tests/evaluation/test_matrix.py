@@ -10,7 +10,8 @@ import pytest
 
 from bids_brainlm.core.interventions import allowed, brains_of, partners
 from bids_brainlm.core.types import Examples, Prompt, Recording
-from bids_brainlm.evaluation.matrix import Evidence, Figure, LikelihoodMatrix, column_wise, confusion
+from bids_brainlm.evaluation.confusion import confusion, pooled
+from bids_brainlm.evaluation.matrix import Evidence, Figure, LikelihoodMatrix, column_wise
 from bids_brainlm.evaluation.pairs import LEAST, Comparisons, comparisons
 from bids_brainlm.evaluation.resampling import of_folds, permutation_p
 
@@ -177,9 +178,15 @@ def test_which_categories_are_confused() -> None:
     examples = trials([f"{kind} {i}" for i, kind in enumerate(kinds)])
     compared = comparisons(examples, 5, 10**6, 0)
     nll = np.where(kinds[:, None] == kinds, 1.0, 3.0)
-    table = confusion(matrix_of(nll, compared, examples.id), kinds, kinds).set_index(["category", "other"])
-    assert table.loc[("dog", "dog"), ["chosen", "pairwise", "n"]].tolist() == pytest.approx([1.0, 0.5, 30])
-    assert table.loc[("dog", "bird"), ["chosen", "pairwise", "n"]].tolist() == [0.0, 1.0, 36]
+    table = confusion(matrix_of(nll, compared, examples.id), "kind", kinds, kinds)
+    figures = ["chosen", "pairwise", "n_texts", "n_pairs"]
+    rows = table.set_index(["category", "other"])[figures]
+    assert rows.loc["dog", "dog"].tolist() == pytest.approx([1.0, 0.5, 6, 30])
+    assert rows.loc["dog", "bird"].tolist() == [0.0, 1.0, 6, 36]
+    # Another fold, of twice the texts, that tells nothing apart.
+    other = table.assign(chosen=0.5, pairwise=0.5, n_texts=12, n_pairs=72)
+    both = pooled([table, other]).set_index(["category", "other"])[figures]
+    assert both.loc["dog", "bird"].tolist() == pytest.approx([1 / 3, (1 + 2 * 0.5) / 3, 18, 108])
 
 
 def test_texts_of_one_response_have_one_brain() -> None:

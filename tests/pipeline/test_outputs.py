@@ -44,7 +44,8 @@ def done(kind: str, request: pytest.FixtureRequest) -> Any:
 
 
 def test_every_file_is_there(kind: str, done: Any) -> None:
-    tables = ("decoded", "likelihood", "metrics", "evidence", "coverage")
+    tables = ["decoded", "likelihood", "metrics", "evidence", "coverage", "confusion"]
+    tables += ["information"] if kind == "surface" else []
     beh = [f"beh/{RUN}_desc-trials_events", *(f"beh/sub-01_task-look_desc-{d}_beh" for d in tables)]
     wanted = [f"{name}.{extension}" for name in [*beh, "beh/sub-01_task-look_desc-training_beh"] for extension in ("tsv", "json")]
     wanted += [f"func/{RUN}_{name}" for name in EFFECT[kind]]
@@ -148,7 +149,7 @@ def test_metrics_follow_from_the_decoded_texts(done: Any) -> None:
 
 
 def test_every_column_is_described(done: Any) -> None:
-    for desc in ("decoded", "metrics", "training", "likelihood", "evidence", "coverage"):
+    for desc in ("decoded", "metrics", "training", "likelihood", "evidence", "coverage", "confusion"):
         described = json.loads(done.beh(desc).with_suffix(".json").read_text())
         columns = [name for name in done.table(desc) if desc != "likelihood" or name in LIKELIHOOD_COLUMNS]
         assert set(columns) <= set(described), desc
@@ -187,11 +188,12 @@ def test_betas_tell_pictures_apart(volume_done: Any) -> None:
     assert likeness[shared == 1].mean() > likeness[shared == 0].mean() + 0.3
 
 
-def test_the_log_says_what_ran_with_what(done: Any) -> None:
+def test_the_log_says_what_ran_with_what(kind: str, done: Any) -> None:
     tree = done.log()
+    decoding = ["train", "decode", "evaluate", *(["information"] if kind == "surface" else [])]
     runs = [f"sub-01_task-look_run-{i}_{step}" for i in (1, 2, 3) for step in ("estimate", "parcellate")]
-    assert sorted(tree["executed"]["01"]) == sorted([*runs, "sub-01_train", "sub-01_decode", "sub-01_evaluate"])
-    assert (tree["n_executed"], tree["n_reused"], tree["seed"]) == (18, 0, 42)
+    assert sorted(tree["executed"]["01"]) == sorted([*runs, *(f"sub-01_{step}" for step in decoding)])
+    assert (tree["n_executed"], tree["n_reused"], tree["seed"]) == (12 + 2 * len(decoding), 0, 42)
     assert tree["version"] == __version__
     assert {"torch", "transformers", "nilearn", "numpy"} <= set(tree["versions"])
     assert {who: item["exit_code"] for who, item in tree["outcomes"].items()} == {"01": 0, "02": 0}
