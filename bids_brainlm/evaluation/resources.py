@@ -35,6 +35,7 @@ ENABLED_BY = {
     "wordnet": "WordNet where NLTK looks for it (python -m nltk.downloader wordnet, or a folder named by NLTK_DATA)",
     "bert": "the folder of a masked language model (--bertscore)",
     "encoder": "the folder of a sentence-transformers model (--embeddings)",
+    "frequencies": "the references of a whole test set",
 }
 """What a metric may need -> what gives it."""
 
@@ -108,7 +109,7 @@ def available(wanted: Iterable[str] = tuple(ENABLED_BY), bertscore: str = "", em
         "bert": lambda: load_states(Path(bertscore)) if bertscore else None,
         "encoder": lambda: load_encoder(Path(embeddings)) if embeddings else None,
     }
-    found = {name: load[name]() for name in ENABLED_BY if name in wanted}
+    found = {name: load[name]() for name in load if name in wanted}
     return {name: thing for name, thing in found.items() if thing is not None}
 
 
