@@ -23,6 +23,7 @@ from bids_brainlm.cli import app, boutiques, companion, exits
 from bids_brainlm.cli.arguments import option_groups
 from bids_brainlm.config import SECTIONS, Phase, as_tree, load
 from bids_brainlm.core.types import DECODED_COLUMNS
+from bids_brainlm.evaluation.confusion import CONFUSION_COLUMNS
 from bids_brainlm.evaluation.diversity import FIGURES
 from bids_brainlm.evaluation.evidence import COVERAGE_COLUMNS, EVIDENCE_COLUMNS
 from bids_brainlm.evaluation.information import INFORMATION_COLUMNS
@@ -264,6 +265,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "metrics": partial(_columns, METRICS_COLUMNS),
     "surprise": partial(_columns, SURPRISE_COLUMNS),
     "evidence": partial(_columns, EVIDENCE_COLUMNS),
+    "confusion": partial(_columns, CONFUSION_COLUMNS),
     "coverage": partial(_columns, COVERAGE_COLUMNS),
     "compare": partial(_columns, COMPARE_COLUMNS),
     "information": partial(_columns, INFORMATION_COLUMNS),
