@@ -235,7 +235,7 @@ class Evidence:
         values = _comparable(matrix.nll)
         candidates = None if compared.n_sampled else matrix.candidates(prompts)
         true = _figures(values, matrix.own, matrix.allowed, candidates)
-        drawn = [_figures(values, row, _moved(matrix, row, compared.n_sampled), candidates) for row in compared.drawn]
+        drawn = [_figures(values, row, _moved(matrix, row, compared), candidates) for row in compared.drawn]
         figures = {name: Figure(own, mean_known(np.stack([found[name] for found in drawn]))) for name, own in true.items()}
         return cls(matrix.given(compared.drawn), matrix.specificity, matrix.allowed.sum(axis=1), figures)
 
@@ -261,13 +261,14 @@ class Evidence:
         return cls(exchanged, specificity, n_compared, figures)
 
 
-def _moved(matrix: LikelihoodMatrix, column: Ints, n_sampled: int) -> Bools:
+def _moved(matrix: LikelihoodMatrix, column: Ints, compared: Comparisons) -> Bools:
     """(n, m) bool: allowed columns when the response of each text is the one in ``column``, and all others move with it."""
-    if n_sampled:
-        # The two columns change places in each row.
-        texts, out = np.arange(column.size), matrix.allowed.copy()
-        out[texts, matrix.own], out[texts, column] = matrix.allowed[texts, column], False
-        return out
+    if compared.n_sampled:
+        # Two brains change places in each row, in whatever columns they are.
+        texts, brain = np.arange(column.size), compared.brain
+        was, now = (brain == brain[texts, place][:, None] for place in (matrix.own, column))
+        out = np.where(was, matrix.allowed[texts, column][:, None], matrix.allowed) & ~now
+        return np.where(was[texts, column][:, None], matrix.allowed, out)
     back = np.arange(len(matrix.brains))
     back[column] = matrix.own
     return np.asarray(matrix.allowed[:, back])

@@ -92,6 +92,8 @@ def comparisons(examples: Examples, n_permutations: int, limit: int, seed: int) 
     others = own[exchanges(examples, max(limit // len(examples) - 2, LEAST), seed)]
     brain = np.stack([own, partner, *others], axis=1)
     compared = np.take_along_axis(may, brain, axis=1)
+    # A partner always differs, which exchanges do not: it counts only where there is nobody else.
+    compared[:, 1] = ~compared[:, 2:].any(axis=1)
     zero = np.zeros(len(examples), dtype=np.int64)
     drawn = _sampled(len(others), _blocks(examples.run, examples.run[first[brain]]), most, seed)
     return Comparisons(first, brain, zero, compared, zero + 1, drawn, len(others))

@@ -143,6 +143,23 @@ def test_texts_are_compared_under_a_brain_only_where_they_have_one_prompt() -> N
     assert examples.id[0] == matrix.brains[0]
 
 
+def test_sampled_permutations_hold_their_level_though_brains_are_sampled_again_and_again() -> None:
+    """Runs of five have fewer brains than there are samples."""
+    p: dict[str, list[float]] = {"nll_pairwise": [], "nll_top1": []}
+    examples = trials([f"text {i}" for i in range(20)], np.repeat([0, 1, 2, 3], 5))
+    for seed in range(150):
+        compared = comparisons(examples, 39, 1, seed)
+        rng = np.random.default_rng(seed)
+        whole = rng.normal(0, 1, (20, 20)) + rng.normal(0, 1, 20)
+        matrix = matrix_of(np.take_along_axis(whole, compared.brain, axis=1), compared, examples.id)
+        found = Evidence.of(matrix, compared, [PROMPT] * 20)
+        for name, values in p.items():
+            values.append(permutation_p(found.figures[name].values.mean(), found.figures[name].null))
+    for name, values in p.items():
+        assert np.sum(np.array(values) <= 0.05) <= 15, name
+        assert 0.4 < np.mean(values) < 0.62, name
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -215,7 +232,8 @@ def test_with_too_many_pairs_the_brains_of_exchanges_are_scored() -> None:
         assert sorted(column) == list(range(80))
         assert (examples.run[column] == examples.run).all()
     texts = np.array([text for (text,) in examples.references])
-    np.testing.assert_array_equal(compared.allowed, texts[compared.brain] != texts[:, None])
+    np.testing.assert_array_equal(compared.allowed[:, 2:], (texts[compared.brain] != texts[:, None])[:, 2:])
+    assert not compared.allowed[:, :2].any()
     # Runs are exchanged by themselves, so there are more permutations than sampled columns.
     assert compared.drawn.shape == (200, 80)
     for half in (compared.drawn[:, :40], compared.drawn[:, 40:]):
