@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -77,15 +78,31 @@ class _WordNet:
         return [_Synset(names) for names in (("dog", "pup"), ("animal", "being")) if word in names]
 
 
+class _Clip:
+    """Texts as which words they have, and a picture as what it would be said to depict."""
+
+    def text(self, text: str) -> np.ndarray:
+        held = np.array([float(word in text.lower().split()) for word in ["photo", *VOCABULARY.split()]])
+        return held / np.linalg.norm(held)
+
+    def picture(self, path: Path) -> np.ndarray:
+        return self.text(f"A photo depicts {path}")
+
+
 @pytest.fixture(scope="session")
 def resources(bert_folder: Path) -> Mapping[str, Any]:
-    """What metrics may need beside texts: a WordNet of two synsets, a random encoder, document frequencies of 100 stimuli."""
+    """What metrics may need beside texts.
+
+    A WordNet of two synsets, a random encoder, document frequencies of 100 stimuli, and pictures that are names of what is seen.
+    """
     from bids_brainlm.evaluation.cider import Frequencies
     from bids_brainlm.evaluation.resources import load_encoder, load_states
 
     frequencies = Frequencies(100, Counter({("a",): 40, ("the",): 30, ("a", "dog"): 10}))
     found = {"bert": load_states(bert_folder), "encoder": load_encoder(bert_folder), "frequencies": frequencies}
-    return {"wordnet": _WordNet(), **found}
+    seen = ["a red bird sings on the roof", "the man rides a grey horse along the beach", "two dogs play in the park"]
+    pictures = {f"s{i}": Path(text) for i, text in enumerate([*seen, "a grey cat sleeps", "a red fish swims in the sea"])}
+    return {"wordnet": _WordNet(), "clip": _Clip(), "pictures": pictures, **found}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

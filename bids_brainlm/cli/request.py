@@ -102,8 +102,8 @@ def _located(config: Config) -> Config:
     model = dataclasses.replace(config.model, llm=_absolute(config.model.llm))
     parcels = dataclasses.replace(config.parcels, atlas=_absolute(config.parcels.atlas))
     estimate = dataclasses.replace(config.estimate, hrf_library=_absolute(config.estimate.hrf_library))
-    embeddings, bertscore = _absolute(config.evaluate.embeddings), _absolute(config.evaluate.bertscore)
-    evaluate = dataclasses.replace(config.evaluate, embeddings=embeddings, bertscore=bertscore)
+    folders: dict[str, Any] = {name: _absolute(getattr(config.evaluate, name)) for name in ("embeddings", "bertscore", "clip")}
+    evaluate = dataclasses.replace(config.evaluate, **folders)
     return dataclasses.replace(config, estimate=estimate, model=model, parcels=parcels, evaluate=evaluate)
 
 

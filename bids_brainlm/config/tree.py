@@ -357,6 +357,7 @@ class Evaluate:
         "--embeddings",
     )
     bertscore: str = setting("", "Folder of a masked language model for the metric bertscore.", "--bertscore")
+    clip: str = setting("", "Folder of a CLIP model for the metrics clipscore and refclipscore.", "--clip")
     information: bool = setting(
         False,
         "Measure in bits what the brain adds to a text-only model, which is trained for it: costs as much as training again.",

@@ -1,4 +1,4 @@
-"""CIDEr-D (Vedantam et al. 2015): n-grams in common with the references, those that few stimuli share counting most.
+"""CIDEr-D of Vedantam and others (2015): n-grams in common with the references, those that few stimuli share counting most.
 
 - The *weight* of an n-gram in a text is its count times its inverse document frequency: log of the number of stimuli of the test
   set by that of stimuli of whose references one has it (1 at least). Document frequencies are of the references alone, never of

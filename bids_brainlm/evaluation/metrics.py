@@ -12,6 +12,7 @@ paired test; corpus-level scores, which have neither, are not given. Of several 
 - ``cider``: see `bids_brainlm.evaluation.cider`; its references count together, and it is of one test set.
 - ``meteor``, ``bertscore``, ``embedding_similarity``: where WordNet, a masked language model, a sentence encoder are at hand
   (`bids_brainlm.evaluation.resources`).
+- ``clipscore``, ``refclipscore``: where a CLIP is, and pictures were seen; see `bids_brainlm.evaluation.clip`.
 - ``rouge_1_recall``, ``rouge_l_recall``, and any metric with ``_truncated`` behind its name (`chosen`): as the released code of
   BrainLLM has them, for comparison with its figures. Neither punishes a text for what it says too much.
 - ``facts``: share of the stimulus's facts that the text names (see `Facts`).
@@ -38,6 +39,7 @@ from numpy.typing import NDArray
 
 from bids_brainlm import registry
 from bids_brainlm.evaluation.cider import cider
+from bids_brainlm.evaluation.clip import HIGHEST_REF, WEIGHT, clip_score, ref_clip_score
 from bids_brainlm.evaluation.resources import bert_score, embedding_similarity, meteor
 from bids_brainlm.language.stimuli import named, words
 
@@ -65,7 +67,8 @@ class Metric:
         What it is and where it comes from.
     context : tuple of str
         Keyword arguments that ``score`` needs besides the texts, of: ``stimuli`` (n,) str, ``facts`` `Facts`, ``frequencies``
-        (`bids_brainlm.evaluation.cider.Frequencies`), and what `bids_brainlm.evaluation.resources.available` finds.
+        (`bids_brainlm.evaluation.cider.Frequencies`), ``pictures`` (stimulus -> path), and what
+        `bids_brainlm.evaluation.resources.available` finds.
     """
 
     name: str
@@ -365,6 +368,11 @@ _add(Metric("bertscore", bert_score, low=-1.0, reference="F1 of BERTScore (Zhang
 _SIMILARITY = "Cosine of sentence embeddings (Reimers & Gurevych 2019)"
 _add(Metric("embedding_similarity", embedding_similarity, low=-1.0, reference=_SIMILARITY, context=("encoder",)))
 _add(Metric("cider", cider, high=10.0, reference="CIDEr-D (Vedantam et al. 2015)", context=("frequencies",)))
+_PICTURES = ("stimuli", "pictures", "clip")
+_CLIP = "CLIPScore of text and picture (Hessel et al. 2021)"
+_add(Metric("clipscore", clip_score, high=WEIGHT, reference=_CLIP, context=_PICTURES))
+_REF_CLIP = "Harmonic mean of CLIPScore and likeness to a reference (Hessel et al. 2021)"
+_add(Metric("refclipscore", ref_clip_score, high=HIGHEST_REF, reference=_REF_CLIP, context=_PICTURES))
 _add(Metric("wer", wer, direction="lower", high=np.inf, reference="Word error rate (jiwer)"))
 _add(Metric("cer", cer, direction="lower", high=np.inf, reference="Character error rate (jiwer)"))
 _add(Metric("exact", exact, reference="Share of texts that equal a reference word for word"))

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_brainlm.errors import MissingResourceError
+from bids_brainlm.evaluation.clip import load_clip
 from bids_brainlm.language.stimuli import words
 
 Array = NDArray[np.float64]
@@ -35,6 +36,8 @@ ENABLED_BY = {
     "wordnet": "WordNet where NLTK looks for it (python -m nltk.downloader wordnet, or a folder named by NLTK_DATA)",
     "bert": "the folder of a masked language model (--bertscore)",
     "encoder": "the folder of a sentence-transformers model (--embeddings)",
+    "clip": "the folder of a CLIP model (--clip)",
+    "pictures": "a picture below stimuli/ for the stim_file of every test stimulus",
     "frequencies": "the references of a whole test set",
 }
 """What a metric may need -> what gives it."""
@@ -87,7 +90,9 @@ class TokenStates:
         return int(getattr(self.model.config, "max_position_embeddings", 512)) - 2
 
 
-def available(wanted: Iterable[str] = tuple(ENABLED_BY), bertscore: str = "", embeddings: str = "") -> dict[str, Any]:
+def available(
+    wanted: Iterable[str] = tuple(ENABLED_BY), bertscore: str = "", embeddings: str = "", clip: str = ""
+) -> dict[str, Any]:
     """What is there of `ENABLED_BY`, to be given to metrics as keyword arguments.
 
     Parameters
@@ -98,6 +103,8 @@ def available(wanted: Iterable[str] = tuple(ENABLED_BY), bertscore: str = "", em
         Folder of a masked language model; empty for none.
     embeddings : str
         Folder of a sentence-transformers model; empty for none.
+    clip : str
+        Folder of a CLIP model; empty for none.
 
     Raises
     ------
@@ -108,6 +115,7 @@ def available(wanted: Iterable[str] = tuple(ENABLED_BY), bertscore: str = "", em
         "wordnet": load_wordnet,
         "bert": lambda: load_states(Path(bertscore)) if bertscore else None,
         "encoder": lambda: load_encoder(Path(embeddings)) if embeddings else None,
+        "clip": lambda: load_clip(Path(clip)) if clip else None,
     }
     found = {name: load[name]() for name in load if name in wanted}
     return {name: thing for name, thing in found.items() if thing is not None}

@@ -89,6 +89,8 @@ TITLES = {
     "chrf": "chrF",
     "cer": "Character error rate",
     "cider": "CIDEr-D",
+    "clipscore": "CLIPScore",
+    "refclipscore": "RefCLIPScore",
     "embedding_similarity": "Similarity of embeddings",
     "distinct_1": "Distinct words",
     "distinct_2": "Distinct pairs of words",

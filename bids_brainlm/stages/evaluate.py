@@ -36,6 +36,7 @@ from bids_brainlm.stages.comparisons import comparisons_of
 from bids_brainlm.stages.examples import examples_of, splits_of
 from bids_brainlm.stages.facts import left_out_of, load_facts
 from bids_brainlm.stages.outputs import beh_path, describe, leaky_marks
+from bids_brainlm.stages.pictures import pictures_of
 from bids_brainlm.stages.reliability import write_reliability
 from bids_brainlm.stages.responses import load_trials
 
@@ -61,8 +62,10 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     identified = _identified(request, folds) if continued else {}
     metrics = chosen(config.evaluate.metrics, recall_rouge=config.compat.recall_rouge, truncated=config.compat.truncated)
     wanted, settings = {name for metric in metrics for name in metric.context}, config.evaluate
-    resources = available(wanted, settings.bertscore, settings.embeddings)
+    resources = available(wanted, settings.bertscore, settings.embeddings, settings.clip)
     resources["frequencies"] = Frequencies.of(predictions.references)
+    pictures = pictures_of(request.bids_dir, predictions.stimuli) if "pictures" in wanted else None
+    resources |= {} if pictures is None else {"pictures": pictures}
     sampling = Sampling(config.evaluate.bootstrap, seed=config.run.random_seed)
     runs = likelihoods.drop_duplicates("trial_id")["run"].to_numpy(str)
     informed = _informed(request, participant, trials.task, predictions) if config.evaluate.information else None
@@ -199,7 +202,7 @@ def text_models(request: Request) -> list[Path]:
         When one that is named holds no model: said before anything is trained.
     """
     settings = request.config.evaluate
-    named = {"--embeddings": settings.embeddings, "--bertscore": settings.bertscore}
+    named = {"--embeddings": settings.embeddings, "--bertscore": settings.bertscore, "--clip": settings.clip}
     folders = {flag: Path(name).expanduser() for flag, name in named.items() if name}
     for flag, folder in folders.items():
         if not any((folder / name).is_file() for name in ("config.json", "modules.json")):
