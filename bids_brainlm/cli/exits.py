@@ -34,7 +34,7 @@ CODES = {
     69: "A template or language model that is not on this machine and cannot be fetched.",
     70: "A defect of bids_brainlm; the last line names the file with the traceback.",
     73: "An output or work folder that cannot be written: full, read-only, or in use by another run.",
-    75: "Some participants failed, the others are done.",
+    75: "Some participants, or points of a sweep, failed; the others are done.",
     130: "Interrupted (SIGINT); the same command goes on from where it stopped.",
     143: "Terminated (SIGTERM), as at the end of a job's time; the same command goes on from where it stopped.",
 }
