@@ -9,7 +9,7 @@ seed=${SEED:-0}
 export OMP_NUM_THREADS=1
 if [ -n "${DEMO_SHORT:-}" ]; then
   design="--stories 6 --minutes 1" training="--steps 60"
-  settings="phases.0.epochs=1 phases.1.epochs=1 model.components=40"
+  settings="model.components=40"
 else
   # Six stories to test on: with fewer there is no interval.
   design="--stories 28 --minutes 2" training="" settings=""

@@ -272,6 +272,7 @@ def test_a_filter_file_that_is_none(tmp_path: Path, text: str) -> None:
         ({"spilt": {}}, "did you mean 'split'"),
         ({"split": {"fold": 3}}, "did you mean 'split.folds'"),
         ({"phases": [{"epoch": 3}]}, "did you mean 'phases.0.epochs'"),
+        ({"phases": [{"solver": "ridge"}]}, "phases.0: solver ridge needs a linear tokenizer"),
         ({"phases": [{"train": ["norm"]}]}, "did you mean 'norms'"),
         ({"phases": {"epochs": 3}}, "list of tables"),
         ({"split": 3}, "expected a table"),

@@ -187,6 +187,10 @@ def _check(config: Config) -> None:
     for i, phase in enumerate(config.phases):
         if phase.epochs < 1 or phase.batch_size < 1 or phase.accumulation < 1:
             raise ConfigError(f"phases.{i}: epochs, batch_size and accumulation must be at least 1")
+        linear = config.model.options.get("kind") == "joint" and config.model.options.get("layers") == 0
+        if phase.solver == "ridge" and not (config.model.tokenizer == "mlp" and linear):
+            wanted = 'model.tokenizer mlp with model.options = {kind = "joint", layers = 0}'
+            raise ConfigError(f"phases.{i}: solver ridge needs a linear tokenizer, {wanted}")
     for name, lowest in _LOWEST.items():
         section, _, key = name.partition(".")
         value = getattr(getattr(config, section), key)

@@ -44,8 +44,9 @@ def solve(model: BrainLM, objective: Any, train: Corpus, validation: Corpus, bat
     Raises
     ------
     ConfigError
-        When the tokenizer is not linear in all rows, the objective has no target, or there is no validation example to choose
-        the penalty by.
+        When the objective has no target, or there is no validation example to choose the penalty by.
+    ValueError
+        When the tokenizer is not linear in all rows.
     """
     layer, lift = _linear(model)
     if not hasattr(objective, "target"):
@@ -71,7 +72,7 @@ def _linear(model: BrainLM) -> tuple[nn.Linear, nn.Module | None]:
     lift = tokenizer.lift if isinstance(tokenizer, Lifted) else None
     inner = tokenizer.coordinates if isinstance(tokenizer, Lifted) else tokenizer
     if not isinstance(inner, JointMLP) or inner.linear is None:
-        raise ConfigError('solver = "ridge" needs a linear tokenizer: model.tokenizer mlp with kind = "joint" and layers = 0')
+        raise ValueError(f"solver ridge needs a JointMLP without hidden layers, not {type(inner).__name__}")
     return inner.linear, lift
 
 

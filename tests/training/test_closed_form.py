@@ -115,7 +115,7 @@ def test_a_token_basis_is_ended_in() -> None:
 def test_who_cannot_have_it_is_told_why() -> None:
     whole = model(layers=1)
     train = corpus(20, 1, 1.0, whole)
-    with pytest.raises(ConfigError, match='kind = "joint" and layers = 0'):
+    with pytest.raises(ValueError, match="JointMLP without hidden layers"):
         solve(whole, TARGET, train, train, 10)
     with pytest.raises(ConfigError, match="points somewhere"):
         solve(model(), objectives.get("cross_entropy"), train, train, 10)
