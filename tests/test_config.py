@@ -46,6 +46,7 @@ CLOSED = {
     "story.null_texts": st.integers(2, 50),
     "decode.min_new_tokens": st.just(0),
     "run.memory": st.sampled_from(["", "12G", "500"]),
+    "phases.solver": st.just("adamw"),
 }
 
 
