@@ -29,6 +29,7 @@ from bids_brainlm.evaluation.evidence import COVERAGE_COLUMNS, EVIDENCE_COLUMNS
 from bids_brainlm.evaluation.information import INFORMATION_COLUMNS
 from bids_brainlm.evaluation.metrics import get as get_metric
 from bids_brainlm.evaluation.paired import COMPARE_COLUMNS
+from bids_brainlm.evaluation.ratings import KEY_COLUMNS, RATINGS_COLUMNS, SHEET_COLUMNS
 from bids_brainlm.evaluation.resources import ENABLED_BY
 from bids_brainlm.evaluation.story.comparison import STORY_COLUMNS
 from bids_brainlm.evaluation.surprise import SURPRISE_COLUMNS
@@ -280,6 +281,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "tokenizer-options": tokenizer_options,
     "preset-differences": preset_differences,
     "metric-list": metric_list,
+    "ratings": partial(_columns, RATINGS_COLUMNS),
+    "rating-key": partial(_columns, KEY_COLUMNS),
+    "rating-sheet": partial(_columns, SHEET_COLUMNS),
     "text-figures": partial(_columns, FIGURES, "figure"),
 }
 
