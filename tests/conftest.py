@@ -78,6 +78,12 @@ class _WordNet:
         return [_Synset(names) for names in (("dog", "pup"), ("animal", "being")) if word in names]
 
 
+def _answer(question: str) -> str:
+    """How much of the words of two descriptions is in common, as a judge would say it."""
+    first, second = (set(part.split("-----")[1].split()) for part in question.split(" description:")[1:])
+    return str(round(4 * len(first & second) / max(len(first | second), 1)))
+
+
 class _Clip:
     """Texts as which words they have, and a picture as what it would be said to depict."""
 
@@ -93,16 +99,18 @@ class _Clip:
 def resources(bert_folder: Path) -> Mapping[str, Any]:
     """What metrics may need beside texts.
 
-    A WordNet of two synsets, a random encoder, document frequencies of 100 stimuli, and pictures that are names of what is seen.
+    A WordNet of two synsets, a random encoder, document frequencies of 100 stimuli, pictures that are names of what is seen, and
+    a judge that counts words.
     """
     from bids_brainlm.evaluation.cider import Frequencies
+    from bids_brainlm.evaluation.judge import Judge
     from bids_brainlm.evaluation.resources import load_encoder, load_states
 
     frequencies = Frequencies(100, Counter({("a",): 40, ("the",): 30, ("a", "dog"): 10}))
     found = {"bert": load_states(bert_folder), "encoder": load_encoder(bert_folder), "frequencies": frequencies}
     seen = ["a red bird sings on the roof", "the man rides a grey horse along the beach", "two dogs play in the park"]
     pictures = {f"s{i}": Path(text) for i, text in enumerate([*seen, "a grey cat sleeps", "a red fish swims in the sea"])}
-    return {"wordnet": _WordNet(), "clip": _Clip(), "pictures": pictures, **found}
+    return {"wordnet": _WordNet(), "clip": _Clip(), "judge": Judge(_answer), "pictures": pictures, **found}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -102,7 +102,8 @@ def _located(config: Config) -> Config:
     model = dataclasses.replace(config.model, llm=_absolute(config.model.llm))
     parcels = dataclasses.replace(config.parcels, atlas=_absolute(config.parcels.atlas))
     estimate = dataclasses.replace(config.estimate, hrf_library=_absolute(config.estimate.hrf_library))
-    folders: dict[str, Any] = {name: _absolute(getattr(config.evaluate, name)) for name in ("embeddings", "bertscore", "clip")}
+    models = ("embeddings", "bertscore", "clip", "judge")
+    folders: dict[str, Any] = {name: _absolute(getattr(config.evaluate, name)) for name in models}
     evaluate = dataclasses.replace(config.evaluate, **folders)
     return dataclasses.replace(config, estimate=estimate, model=model, parcels=parcels, evaluate=evaluate)
 

@@ -358,6 +358,9 @@ class Evaluate:
     )
     bertscore: str = setting("", "Folder of a masked language model for the metric bertscore.", "--bertscore")
     clip: str = setting("", "Folder of a CLIP model for the metrics clipscore and refclipscore.", "--clip")
+    judge: str = setting(
+        "", "Language model for the metric judge: a folder, or a Hugging Face name that was fetched before.", "--judge"
+    )
     information: bool = setting(
         False,
         "Measure in bits what the brain adds to a text-only model, which is trained for it: costs as much as training again.",

@@ -15,6 +15,7 @@ paired test; corpus-level scores, which have neither, are not given. Of several 
 - ``clipscore``, ``refclipscore``: where a CLIP is, and pictures were seen; see `bids_brainlm.evaluation.clip`.
 - ``rouge_1_recall``, ``rouge_l_recall``, and any metric with ``_truncated`` behind its name (`chosen`): as the released code of
   BrainLLM has them, for comparison with its figures. Neither punishes a text for what it says too much.
+- ``judge``: what a language model says of text and reference; see `bids_brainlm.evaluation.judge`.
 - ``facts``: share of the stimulus's facts that the text names (see `Facts`).
 
 A plug-in needs no class: a function ``(hypotheses, references) -> (n,)`` registered under a name or an entry point
@@ -40,6 +41,7 @@ from numpy.typing import NDArray
 from bids_brainlm import registry
 from bids_brainlm.evaluation.cider import cider
 from bids_brainlm.evaluation.clip import HIGHEST_REF, WEIGHT, clip_score, ref_clip_score
+from bids_brainlm.evaluation.judge import HIGHEST, judged
 from bids_brainlm.evaluation.resources import bert_score, embedding_similarity, meteor
 from bids_brainlm.language.stimuli import named, words
 
@@ -67,8 +69,8 @@ class Metric:
         What it is and where it comes from.
     context : tuple of str
         Keyword arguments that ``score`` needs besides the texts, of: ``stimuli`` (n,) str, ``facts`` `Facts`, ``frequencies``
-        (`bids_brainlm.evaluation.cider.Frequencies`), ``pictures`` (stimulus -> path), and what
-        `bids_brainlm.evaluation.resources.available` finds.
+        (`bids_brainlm.evaluation.cider.Frequencies`), ``pictures`` (stimulus -> path), ``judge``
+        (`bids_brainlm.evaluation.judge.Judge`), and what `bids_brainlm.evaluation.resources.available` finds.
     """
 
     name: str
@@ -373,6 +375,7 @@ _CLIP = "CLIPScore of text and picture (Hessel et al. 2021)"
 _add(Metric("clipscore", clip_score, high=WEIGHT, reference=_CLIP, context=_PICTURES))
 _REF_CLIP = "Harmonic mean of CLIPScore and likeness to a reference (Hessel et al. 2021)"
 _add(Metric("refclipscore", ref_clip_score, high=HIGHEST_REF, reference=_REF_CLIP, context=_PICTURES))
+_add(Metric("judge", judged, high=HIGHEST, reference="Score of a language model, both orders", context=("judge",)))
 _add(Metric("wer", wer, direction="lower", high=np.inf, reference="Word error rate (jiwer)"))
 _add(Metric("cer", cer, direction="lower", high=np.inf, reference="Character error rate (jiwer)"))
 _add(Metric("exact", exact, reference="Share of texts that equal a reference word for word"))

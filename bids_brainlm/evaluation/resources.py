@@ -38,6 +38,7 @@ ENABLED_BY = {
     "encoder": "the folder of a sentence-transformers model (--embeddings)",
     "clip": "the folder of a CLIP model (--clip)",
     "pictures": "a picture below stimuli/ for the stim_file of every test stimulus",
+    "judge": "a language model on this machine (--judge)",
     "frequencies": "the references of a whole test set",
 }
 """What a metric may need -> what gives it."""

@@ -309,7 +309,7 @@ def _metric_rows(metric: Metric, predictions: Predictions, resources: Mapping[st
             gain = (scores["true"] - scores["permuted"]) * (1 if metric.direction == "higher" else -1)
             n_folds = part.table["fold"].nunique()
             p = sign_flip_p(gain, part.groups, sampling.permutations, sampling.seed, n_folds=n_folds)
-            rest = {"null_mean": float(np.nanmean(scores["permuted"])), "p_value": np.nan if p is None else p}
+            rest = {"null_mean": _mean(scores["permuted"]), "p_value": np.nan if p is None else p}
         yield _estimate(metric.name, condition, scores[condition], part.groups, sampling, **rest)
 
 

@@ -89,6 +89,7 @@ TITLES = {
     "chrf": "chrF",
     "cer": "Character error rate",
     "cider": "CIDEr-D",
+    "judge": "Language model as a judge",
     "clipscore": "CLIPScore",
     "refclipscore": "RefCLIPScore",
     "embedding_similarity": "Similarity of embeddings",
@@ -112,6 +113,8 @@ OPEN_ENDED = {
     "cer_truncated": "lower is better",
     "cider": "0 to 10: higher is better",
     "cider_truncated": "0 to 10: higher is better",
+    "judge": "0 to 4: higher is better",
+    "judge_truncated": "0 to 4: higher is better",
 }
 """Metrics that get a panel of their own, as their scale is not 0 to 1 -> what is said of it."""
 

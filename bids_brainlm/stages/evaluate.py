@@ -23,6 +23,7 @@ from bids_brainlm.evaluation.cider import Frequencies
 from bids_brainlm.evaluation.confusion import CONFUSION_COLUMNS, confusion, pooled
 from bids_brainlm.evaluation.diversity import diversity_rows
 from bids_brainlm.evaluation.evidence import COVERAGE_COLUMNS, EVIDENCE_COLUMNS, coverage
+from bids_brainlm.evaluation.judge import load_judge
 from bids_brainlm.evaluation.linear import Identified, identify, predict
 from bids_brainlm.evaluation.matrix import Evidence, LikelihoodMatrix
 from bids_brainlm.evaluation.metrics import Facts, Metric, chosen, mean_known
@@ -32,6 +33,7 @@ from bids_brainlm.evaluation.surprise import SURPRISE_COLUMNS, bins, slopes
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, Informed, Predictions, Sampling, summary, with_q
 from bids_brainlm.evaluation.zero_shot import zero_shot_rows
 from bids_brainlm.io.files import read_json, read_tsv, write_tsv
+from bids_brainlm.models import sources
 from bids_brainlm.stages.comparisons import comparisons_of
 from bids_brainlm.stages.examples import examples_of, splits_of
 from bids_brainlm.stages.facts import left_out_of, load_facts
@@ -61,11 +63,7 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     continued = trials.heard is not None or config.window.chunks > 0
     identified = _identified(request, folds) if continued else {}
     metrics = chosen(config.evaluate.metrics, recall_rouge=config.compat.recall_rouge, truncated=config.compat.truncated)
-    wanted, settings = {name for metric in metrics for name in metric.context}, config.evaluate
-    resources = available(wanted, settings.bertscore, settings.embeddings, settings.clip)
-    resources["frequencies"] = Frequencies.of(predictions.references)
-    pictures = pictures_of(request.bids_dir, predictions.stimuli) if "pictures" in wanted else None
-    resources |= {} if pictures is None else {"pictures": pictures}
+    resources = _resources(request, metrics, predictions)
     sampling = Sampling(config.evaluate.bootstrap, seed=config.run.random_seed)
     runs = likelihoods.drop_duplicates("trial_id")["run"].to_numpy(str)
     informed = _informed(request, participant, trials.task, predictions) if config.evaluate.information else None
@@ -81,6 +79,7 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     primary = f"Primary test, declared beforehand: {table['metric'].iloc[0]}."
     text = f"Figures of merit. {primary} Intervals are 95 % bootstrap over groups."
     marks = {**leaky_marks(config), "Permutations": len(evidence.exchanged), "NotRun": not_run(metrics, resources)}
+    marks |= {"Judge": resources["judge"].report} if "judge" in resources else {}
     written = [write_tsv(path, table), describe(path, text, METRICS_COLUMNS, marks)]
     single = _single(predictions, evidence, informed, likelihoods)
     written += _write_evidence(request, participant, trials.task, single, _scores(metrics, predictions, facts, resources))
@@ -156,6 +155,21 @@ def _write_evidence(
     ]
 
 
+def _resources(request: Request, metrics: Sequence[Metric], predictions: Predictions) -> dict[str, Any]:
+    """What there is of what metrics need beside texts."""
+    settings, wanted = request.config.evaluate, {name for metric in metrics for name in metric.context}
+    found = available(wanted, settings.bertscore, settings.embeddings, settings.clip)
+    found["frequencies"] = Frequencies.of(predictions.references)
+    pictures = pictures_of(request.bids_dir, predictions.stimuli) if "pictures" in wanted else None
+    if pictures is not None:
+        found["pictures"] = pictures
+    if "judge" in wanted and settings.judge:
+        from bids_brainlm.stages.decoder import device_of  # imports torch
+
+        found["judge"] = load_judge(settings.judge, device_of(request.config))
+    return found
+
+
 def _learned(folds: Sequence[Split]) -> dict[int, list[str]]:
     """Fold -> texts that its decoder was trained on."""
     return {split.fold: [split.examples.prompts[i].answer for i in split.train] for split in folds}
@@ -203,11 +217,14 @@ def text_models(request: Request) -> list[Path]:
     """
     settings = request.config.evaluate
     named = {"--embeddings": settings.embeddings, "--bertscore": settings.bertscore, "--clip": settings.clip}
+    named |= {"--judge": settings.judge} if sources.is_path(settings.judge) else {}
     folders = {flag: Path(name).expanduser() for flag, name in named.items() if name}
     for flag, folder in folders.items():
         if not any((folder / name).is_file() for name in ("config.json", "modules.json")):
             expected = "a folder as save_pretrained or sentence-transformers write it"
             raise MissingResourceError("no model is there", folder, expected=expected, remedy=f"check {flag}")
+    if settings.judge and not sources.is_path(settings.judge):
+        sources.find(settings.judge, offline=True)
     return list(folders.values())
 
 
