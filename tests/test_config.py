@@ -397,3 +397,10 @@ def test_settings_of_time_that_make_no_sense_are_refused(values: dict[str, Any],
         tree.setdefault(section, {})[key] = value
     with pytest.raises(ConfigError, match=message):
         build(tree)
+
+
+def test_cortext_linear_is_cortext_but_for_its_tokenizers() -> None:
+    linear, plain = as_tree(load("cortext-linear")), as_tree(load("cortext"))
+    assert linear["model"].pop("options") == {"kind": "linear"}
+    plain["model"].pop("options")
+    assert linear == plain

@@ -368,6 +368,18 @@ class Evaluate:
     )
     bootstrap: int = setting(2000, "Bootstrap samples behind the 95 % intervals.")
     readout: tuple[str, ...] = setting(("ridge", "logistic"), "Linear readouts of the facts from the same betas, for comparison.")
+    baselines: tuple[str, ...] = setting(
+        (),
+        "Simple decoders beside: nearest_text says the text whose embedding is most like what ridge regression predicts,"
+        " nearest_response the text of the most similar training response.",
+        "--baselines",
+        choices=("nearest_text", "nearest_response"),
+    )
+    corpus: str = setting(
+        "",
+        "Texts that nearest_text may say, one a line, relative to the BIDS folder; the training texts when empty.",
+        "--corpus",
+    )
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,8 @@ SERIES = {
     "ridge": ("ridge readout", GREEN, "^"),
     "logistic": ("logistic readout", PURPLE, "v"),
     "observer": ("observer", BLACK, "*"),
+    "nearest_text": ("nearest text", GREEN, "<"),
+    "nearest_response": ("nearest response", PURPLE, ">"),
 }
 """Condition or readout -> label, colour, marker."""
 
@@ -251,6 +253,8 @@ def metrics_figure(summary: pd.DataFrame) -> Figure:
     summary : DataFrame
         Columns of `bids_brainlm.evaluation.table.METRICS_COLUMNS`. A tick marks the mean of permutations of facts (chance).
     """
+    # A difference from a baseline is on another scale than what it is a difference of.
+    summary = summary[~summary["condition"].str.startswith("true_minus_")]
     shown = [m for m in dict.fromkeys(summary["metric"]) if m not in ELSEWHERE]
     shared = sorted((m for m in shown if m not in OPEN_ENDED), key=lambda m: not m.startswith("facts"))
     panels = [shared] * bool(shared) + [[m] for m in shown if m in OPEN_ENDED]

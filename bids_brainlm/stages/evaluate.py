@@ -7,7 +7,7 @@ then tell texts by their embeddings, and figures are also given as a function of
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from bids_brainlm.config import Config, Request
 from bids_brainlm.core.interventions import exchanges, partners
 from bids_brainlm.core.types import Examples, Split
 from bids_brainlm.errors import MissingResourceError
+from bids_brainlm.evaluation.baselines import baseline_rows
 from bids_brainlm.evaluation.cider import Frequencies
 from bids_brainlm.evaluation.confusion import CONFUSION_COLUMNS, confusion, pooled
 from bids_brainlm.evaluation.diversity import diversity_rows
@@ -34,6 +35,7 @@ from bids_brainlm.evaluation.table import METRICS_COLUMNS, Informed, Predictions
 from bids_brainlm.evaluation.zero_shot import zero_shot_rows
 from bids_brainlm.io.files import read_json, read_tsv, write_tsv
 from bids_brainlm.models import sources
+from bids_brainlm.stages.baselines import baseline_texts, distinct, embedded, panels_of
 from bids_brainlm.stages.comparisons import comparisons_of
 from bids_brainlm.stages.examples import examples_of, splits_of
 from bids_brainlm.stages.facts import left_out_of, load_facts
@@ -69,6 +71,10 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     informed = _informed(request, participant, trials.task, predictions) if config.evaluate.information else None
     table = summary(predictions, metrics, evidence, facts, runs, readouts, identified, informed, resources, sampling)
     table = pd.concat([table, diversity_rows(predictions, _learned(folds))], ignore_index=True)
+    said = baseline_texts(request, folds)
+    if said:
+        rows = baseline_rows(predictions.of("true"), said, metrics, resources, facts, sampling)
+        table = with_q(pd.concat([table, rows], ignore_index=True))
     surprise, category = [], left_out_of(request)
     if category is not None:
         table = with_q(pd.concat([table, zero_shot_rows(predictions, category, runs, sampling)], ignore_index=True))
@@ -242,7 +248,7 @@ def _read_out(folds: Sequence[Split], facts: Facts, kinds: Sequence[str], seed: 
             known = sampled(np.flatnonzero(own != ""), seed)
             # Trials without a label differ between factors; mostly there are none.
             if known.tobytes() not in products:
-                products = {known.tobytes(): kernels(_panels(split, split.train[known]))}
+                products = {known.tobytes(): kernels(panels_of(split, split.train[known]))}
             groups = np.unique(split.examples.group[split.train[known]], return_inverse=True)[1]
             for kind in kinds:
                 columns[kind].append(named(products[known.tobytes()], own[known], kind, groups))
@@ -260,33 +266,12 @@ def _identified(request: Request, folds: Sequence[Split]) -> dict[str, Identifie
 
     parts = []
     for split in folds:
-        train, test = sampled(_distinct(split), config.run.random_seed), split.examples.take(split.test)
+        train, test = sampled(distinct(split), config.run.random_seed), split.examples.take(split.test)
         known, true = ([split.examples.prompts[i].answer for i in part] for part in (train, split.test))
-        embedded = _embedded(known + true, known, config.evaluate.embeddings)
-        targets, own = embedded[: len(known)], embedded[len(known) :]
-        predicted = predict(kernels(_panels(split, train)), targets, split.examples.group[train])
+        vectors = embedded(known + true, known, config.evaluate.embeddings)
+        targets, own = vectors[: len(known)], vectors[len(known) :]
+        predicted = predict(kernels(panels_of(split, train)), targets, split.examples.group[train])
         n_permutations = min(max(config.decode.permutations, 1), READOUT_PERMUTATIONS)
         drawn = (test, n_permutations, config.run.random_seed + split.fold)
         parts.append(identify(predicted, own - targets.mean(axis=0), true, test.group, partners(*drawn), exchanges(*drawn)))
     return {"ridge": Identified.concat(parts)}
-
-
-def _embedded(texts: Sequence[str], training: Sequence[str], folder: str) -> NDArray[np.float32]:
-    # Here, because torch and transformers take seconds, and every plan imports this module.
-    from bids_brainlm.evaluation.embeddings import bag_of_words, embed
-
-    return embed(texts, folder) if folder else bag_of_words(texts, training)
-
-
-def _distinct(split: Split) -> NDArray[np.int64]:
-    """Training examples without those that only have another context: a readout sees rows and text, and no context."""
-    seen = {(split.examples.rows[i].tobytes(), split.examples.prompts[i].answer): i for i in split.train[::-1]}
-    return np.sort(np.fromiter(seen.values(), dtype=np.int64))
-
-
-def _panels(split: Split, train: NDArray[np.int64]) -> Iterator[tuple[Any, Any]]:
-    """Responses of training and test examples, some vertices of all of them at a time."""
-    from bids_brainlm.evaluation.readout import panels  # as in `_read_out`
-
-    examples = split.examples
-    return panels(examples.gather, train, split.test, examples.rows.shape[1], examples.recording.data.shape[1])

@@ -36,6 +36,7 @@ from bids_brainlm.io.runfiles import RunFiles
 from bids_brainlm.io.rungs import CIFTI_RUNG, GIVEN
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.io.texts import NoTextError
+from bids_brainlm.stages.baselines import corpus_path
 from bids_brainlm.stages.cache import FileHashes, Stage, digest
 from bids_brainlm.stages.evaluate import text_models
 from bids_brainlm.stages.examples import examples_of, splits_of
@@ -353,6 +354,8 @@ def _per_participant(
     train = digest(inputs)
     decode = digest(train, bearing(config, "decode"))
     facts = [facts_path(request)] if config.evaluate.facts else []
+    candidates = corpus_path(request)
+    facts += [candidates] if candidates else []
     compared_by = {str(folder): hashes(folder) for folder in text_models(request)}
     information = digest(train, "information") if config.evaluate.information else ""
     evaluate = digest(decode, information, bearing(config, "parcels", "evaluate", "compat"), hashes.many(facts), compared_by)

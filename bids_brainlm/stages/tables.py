@@ -7,6 +7,7 @@ from pathlib import Path
 from bids_brainlm.config import Request
 from bids_brainlm.errors import BrainLMError, MissingInputError, collecting
 from bids_brainlm.io.texts import inside
+from bids_brainlm.stages.baselines import corpus
 from bids_brainlm.stages.evaluate import text_models
 from bids_brainlm.stages.facts import facts_path
 from bids_brainlm.stages.runs import over_time
@@ -23,6 +24,8 @@ def table_faults(request: Request) -> list[BrainLMError]:
             facts_path(request)
     with collecting(faults):
         text_models(request)
+    with collecting(faults):
+        corpus(request)
     return faults
 
 

@@ -15,6 +15,7 @@ from bids_brainlm.evaluation import readout as readouts
 from bids_brainlm.evaluation.metrics import Facts, chosen
 from bids_brainlm.evaluation.readout import readout
 from bids_brainlm.stages import evaluate
+from bids_brainlm.stages.baselines import baseline_texts, distinct
 from bids_brainlm.stages.tables import table_faults
 
 N, V = 48, 37
@@ -91,8 +92,23 @@ def test_texts_are_told_from_the_rows_whatever_the_length_of_the_context(tmp_pat
     assert two.cosine.null.shape == (30, 48)
     # Rows and text are what a readout sees: a second context tells it nothing.
     np.testing.assert_allclose(one.cosine.values, two.cosine.values[::2], rtol=1e-6)
-    assert evaluate._distinct(fold).tolist() == list(range(0, 48, 2))
+    assert distinct(fold).tolist() == list(range(0, 48, 2))
     assert evaluate._identified(asking(tmp_path, **{"evaluate.readout": ["logistic"]}), [fold]) == {}
+
+
+def test_baselines_say_texts_of_training_or_of_the_corpus(tmp_path: Path) -> None:
+    fold = told()
+    names = ["nearest_text", "nearest_response"]
+    found = baseline_texts(asking(tmp_path, **{"evaluate.baselines": names}), [fold, fold])
+    right = [fold.examples.prompts[i].answer for i in fold.test] * 2
+    for name in names:
+        assert np.mean(np.array(found[name]) == right) > 0.9
+    (tmp_path / "corpus.txt").write_text(f"{right[0]}\n\nnever  heard\n", encoding="utf-8")
+    request = asking(tmp_path, **{"evaluate.baselines": names[:1], "evaluate.corpus": "corpus.txt"})
+    assert set(baseline_texts(request, [fold])["nearest_text"]) == {right[0], "never heard"}
+    assert baseline_texts(asking(tmp_path), [fold]) == {}
+    (tmp_path / "corpus.txt").write_text("\n", encoding="utf-8")
+    assert "the corpus is empty" in str(table_faults(request)[0])
 
 
 def test_whose_surprise_it_is(tmp_path: Path) -> None:
