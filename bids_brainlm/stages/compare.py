@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bids_brainlm.errors import InputError, MissingInputError
+from bids_brainlm.evaluation.cider import Frequencies
 from bids_brainlm.evaluation.metrics import chosen
 from bids_brainlm.evaluation.paired import COMPARE_COLUMNS, Key, category_scores, item_scores, over_participants, paired
 from bids_brainlm.evaluation.resources import available
@@ -73,7 +74,9 @@ class Scoring:
     def of(self, predictions: Predictions, evidence: pd.DataFrame | None) -> dict[Key, NDArray[np.float64]]:
         """(metric, condition) -> (n,) values of the items of the true condition."""
         facts, metrics = None if self.facts is None else read_facts(self.facts), chosen(self.metrics)
-        out = item_scores(predictions, metrics, facts, available({name for metric in metrics for name in metric.context}))
+        resources = available({name for metric in metrics for name in metric.context})
+        resources["frequencies"] = Frequencies.of(predictions.references)
+        out = item_scores(predictions, metrics, facts, resources)
         if evidence is not None:
             own = evidence.set_index("trial_id").reindex(predictions.of("true").table["trial_id"])
             out |= {(name, "true"): own[column].to_numpy(float) for column, name in EVIDENCE.items() if column in own}

@@ -52,6 +52,16 @@ def test_items_are_joined_by_their_ids(tmp_path: Path) -> None:
     assert "information_bits" not in rows.index  # nobody measured it
 
 
+def test_words_are_weighed_by_the_items_of_both(tmp_path: Path) -> None:
+    """CIDEr counts in how many texts a word is: of what is compared, and of nothing else."""
+    texts = {"t1": ("a red dog", "a red dog"), "t2": ("a blue cat", "a blue cat")}
+    more = {f"t{i}": ("a red dog", "a red dog") for i in range(3, 9)}
+    plain = compare([output(tmp_path / "a", texts), output(tmp_path / "b", texts)], Scoring(("cider",)), QUICK)[0]
+    extended = compare([output(tmp_path / "c", texts), output(tmp_path / "d", texts | more)], Scoring(("cider",)), QUICK)[0]
+    assert "cider" in set(plain["metric"])
+    assert plain["value"].tolist() == extended["value"].tolist()
+
+
 def test_participants_and_outputs_that_are_alone_are_named(tmp_path: Path) -> None:
     texts = {"t1": ("a b", "a b")}
     folders = [
