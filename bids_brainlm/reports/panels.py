@@ -165,10 +165,10 @@ def value_map(
     return ()
 
 
-def parcels(parcellation: Parcellation, mask: NDArray[np.bool_] | None = None) -> tuple[Panel, ...]:
-    """Where the parcels are: on the cortex, or in the volume that ``mask`` (X, Y, Z) describes."""
+def parcels(parcellation: Parcellation, mask: NDArray[np.bool_] | None = None, tokens: bool = True) -> tuple[Panel, ...]:
+    """Where the parcels are: on the cortex, or in the volume that ``mask`` (X, Y, Z) describes; ``tokens``: one of each."""
     count = f"{parcellation.n_parcels} parcels of {parcellation.name}"
-    caption = f"{count}; each becomes one brain token. Vertices in grey belong to none."
+    caption = f"{count}{'; each becomes one brain token' if tokens else ''}. Vertices in grey belong to none."
     if mask is not None:
         figure = brains.volume_map(np.where(parcellation.labels > 0, parcellation.labels, np.nan), mask, "Parcel")
         return (picture("parcels", figure, f"{count} in slices of the volume.", caption.replace("Vertices", "Voxels")),)
