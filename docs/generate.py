@@ -26,6 +26,7 @@ from bids_brainlm.core.types import DECODED_COLUMNS
 from bids_brainlm.evaluation.confusion import CONFUSION_COLUMNS
 from bids_brainlm.evaluation.diversity import FIGURES
 from bids_brainlm.evaluation.evidence import COVERAGE_COLUMNS, EVIDENCE_COLUMNS
+from bids_brainlm.evaluation.group import GROUP_COLUMNS
 from bids_brainlm.evaluation.information import INFORMATION_COLUMNS
 from bids_brainlm.evaluation.metrics import get as get_metric
 from bids_brainlm.evaluation.paired import COMPARE_COLUMNS
@@ -269,6 +270,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "confusion": partial(_columns, CONFUSION_COLUMNS),
     "coverage": partial(_columns, COVERAGE_COLUMNS),
     "compare": partial(_columns, COMPARE_COLUMNS),
+    "group": partial(_columns, GROUP_COLUMNS),
     "information": partial(_columns, INFORMATION_COLUMNS),
     "story": partial(_columns, STORY_COLUMNS),
     "reconstruction": partial(_columns, RECONSTRUCTION_COLUMNS),

@@ -39,7 +39,7 @@ TEMPLATEFLOW = "https://github.com/templateflow/templateflow"
 PROPAGATED = ("TaskName", "TaskDescription", "Instructions", "CogAtlasID", "CogPOID")
 """Fields of a BOLD sidecar that still hold for what is derived from it; times and scanner settings do not."""
 
-IGNORED = ("*.html", "figures", "model", "*_statmap.*")
+IGNORED = ("*.html", "group.*", "figures", "model", "*_statmap.*")
 """What BIDS has no names for. A folder is named without slash: with one, the validator still refuses the folder itself."""
 
 DESCRIPTIONS = {

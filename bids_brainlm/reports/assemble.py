@@ -14,6 +14,7 @@ from bids_brainlm.config import Outcome, Request, to_toml
 from bids_brainlm.core.leakage import LEAKY
 from bids_brainlm.errors import BrainLMError, MissingInputError
 from bids_brainlm.evaluation.evidence import warnings_of
+from bids_brainlm.evaluation.group import GROUP_COLUMNS, over_participants
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, Predictions, phenotype, primary_of
 from bids_brainlm.io.files import atomic_write, read_json, read_tsv, write_json, write_text, write_tsv
 from bids_brainlm.io.maps import read_maps
@@ -27,7 +28,7 @@ from bids_brainlm.reports.page import GroupContent, PageContent, group_page, par
 from bids_brainlm.reports.panels import Panel
 from bids_brainlm.reports.stories import read_group, read_stories
 from bids_brainlm.stages.examples import kept
-from bids_brainlm.stages.outputs import find_beh, find_models, find_reliability
+from bids_brainlm.stages.outputs import describe, find_beh, find_models, find_reliability
 from bids_brainlm.stages.responses import atlas_of
 
 TABLES = ("decoded", "metrics", "training")
@@ -107,7 +108,7 @@ def _write_method_text(request: Request, participant: str, facts: MethodFacts) -
 
 
 def write_group(request: Request, labels: Sequence[str]) -> dict[str, str]:
-    """Write ``phenotype/decodingmetrics.tsv`` and ``group.html`` from what the participants wrote.
+    """Write ``phenotype/decodingmetrics.tsv``, ``group.tsv`` and ``group.html`` from what the participants wrote.
 
     Parameters
     ----------
@@ -137,6 +138,9 @@ def write_group(request: Request, labels: Sequence[str]) -> dict[str, str]:
     leaky = _leaky(request, summaries)
     marks = {"LeakySplit": True, "Warning": leaky[0]} if leaky else {}
     write_json(path.with_suffix(".json"), marks | _phenotype_columns(list(table.columns)))
+    write_tsv(request.out_dir / "group.tsv", over_participants(summaries, seed=request.config.run.random_seed))
+    tested = f"Figures of {len(summaries)} participants together; tests flip the signs of whole participants."
+    describe(request.out_dir / "group.tsv", tested, GROUP_COLUMNS, {**marks, "WithoutResults": missing})
     panel = panels.group(summaries)
     page = GroupContent(
         title="Group",
@@ -190,7 +194,8 @@ def _panels(request: Request, participant: str, tables: dict[str, Any]) -> dict[
         out["quality"] = _quality(maps)
     if geometry is not None:
         try:
-            out["parcels"] = panels.parcels(atlas_of(request, geometry), _place(geometry)[1])
+            told = request.config.model.tokenizer == "parcelwise"
+            out["parcels"] = panels.parcels(atlas_of(request, geometry), _place(geometry)[1], told)
         except BrainLMError:
             # The outcome, which is the first line of the page, already says what is wrong with the atlas.
             out["parcels"] = ()

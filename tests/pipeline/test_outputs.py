@@ -222,3 +222,17 @@ def test_the_group_table_gathers_the_metrics(done: Any) -> None:
         assert row["facts_permuted"] == pytest.approx(value["facts", "permuted"])
     described = json.loads((done.out / "phenotype" / "decodingmetrics.json").read_text())
     assert set(group.columns) <= set(described)
+
+
+def test_figures_of_the_group_are_means_of_the_participants_gains(done: Any) -> None:
+    group = pd.read_csv(done.out / "group.tsv", sep="\t").set_index(["metric", "condition"])
+    gains = []
+    for who in ("01", "02"):
+        value = done.table("metrics", who).set_index(["metric", "condition"])
+        rows = [("nll_permuted_minus_true", "true"), ("nll_pairwise", "true"), ("wer", "true")]
+        primary, pairwise, wer = (value.loc[row] for row in rows)
+        gains.append([primary["value"], pairwise["value"] - pairwise["null_mean"], wer["null_mean"] - wer["value"]])
+    assert group.loc[rows, "gain"].tolist() == pytest.approx(np.mean(gains, axis=0).tolist())
+    assert group["n"].max() == 2
+    assert group["p_value"].isna().all()  # two participants are no sample
+    assert json.loads((done.out / "group.json").read_text())["WithoutResults"] == []
