@@ -93,7 +93,9 @@ def simulate(out: Path, paradigm: str, **options: Any) -> None:
     default="chat",
     help="What is asked of the model: whole texts, or the next words of long ones.",
 )
-@click.option("--steps", type=click.IntRange(min=1), default=None, help="Training steps.", show_default="1000; continuation: 7200")
+@click.option(
+    "--steps", type=click.IntRange(min=1), default=None, help="Training steps.", show_default="1000; continuation: 7200"
+)
 @click.option("--width", type=click.IntRange(min=4), default=128, help="Embedding width.")
 @click.option("--layers", type=click.IntRange(min=1), default=4, help="Layers.")
 @click.option("--vocabulary", type=click.IntRange(min=260), default=1200, help="Largest number of tokens.")
