@@ -170,7 +170,15 @@ def _phases(request: Request, history: pd.DataFrame | None) -> tuple[PhaseFacts,
         done = phase.epochs if rows is None else len(rows)
         out.append(
             PhaseFacts(
-                phase.name, phase.train, done, phase.learning_rate, phase.batch_size, phase.precision, phase.l2, phase.schedule
+                phase.name,
+                phase.train,
+                done,
+                phase.learning_rate,
+                phase.batch_size,
+                phase.precision,
+                phase.l2,
+                phase.schedule,
+                solver=phase.solver,
             )
         )
     return tuple(out)

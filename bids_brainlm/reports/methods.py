@@ -38,6 +38,7 @@ class PhaseFacts:
     l2: float = 0.0
     schedule: str = ""
     best_epoch: int = 0
+    solver: str = "adamw"
 
 
 @dataclass(frozen=True)
@@ -328,7 +329,8 @@ def _training(f: MethodFacts) -> list[str]:
         out.append(f"{_count(f.shared_texts, 'test example')} had a reference text that also occurred in training.")
     if f.vertex_dropout:
         out.append(f"In training, each vertex was set to its mean with probability {f.vertex_dropout:g}.")
-    out += [_phase(phase, f.lora_rank, first=i == 0) for i, phase in enumerate(f.phases)]
+    stepped = [phase.name for phase in f.phases if phase.solver == "adamw"]
+    out += [_phase(phase, f.lora_rank, first=[phase.name] == stepped[:1]) for phase in f.phases]
     return out
 
 
@@ -340,6 +342,8 @@ def _phase(phase: PhaseFacts, lora_rank: int, first: bool) -> str:
         "lora": f"low-rank adapters of rank {lora_rank} [@lora]",
         "all": "the whole language model",
     }
+    if phase.solver == "ridge":
+        return f"Phase “{phase.name}” fitted the brain tokenizer by ridge regression, its penalty chosen on validation examples."
     moved = f"Phase “{phase.name}” trained {_list(tuple(groups.get(g, g) for g in phase.groups))} with AdamW{' [@adamw]' * first}"
     details = [f"learning rate {phase.learning_rate:g}" + (f" ({phase.schedule})" if phase.schedule else "")]
     details += [f"weight decay {phase.l2:g}"] * bool(phase.l2) + [f"batches of {phase.batch_size}"]

@@ -94,6 +94,16 @@ def test_works_are_cited_when_used_and_only_then() -> None:
     assert set(cited_keys(FULL)) <= set(references())
 
 
+def test_a_phase_in_closed_form_is_not_said_to_be_stepped() -> None:
+    solved = PhaseFacts("warm-up", ("tokenizer",), 1, 1e-3, 50, solver="ridge")
+    stepped = PhaseFacts("markers", ("markers",), 4, 1e-3, 50)
+    alone = method_text(MethodFacts(input_kind="matrix", n_trials=9, recipe="x", llm="gpt2", phases=(solved,)))
+    assert "“warm-up” fitted the brain tokenizer by ridge regression" in alone
+    assert "AdamW" not in alone
+    both = method_text(MethodFacts(input_kind="matrix", n_trials=9, recipe="x", llm="gpt2", phases=(solved, stepped)))
+    assert "“markers” trained the marker vectors with AdamW (" in both
+
+
 def test_text_list_and_bibliography_agree() -> None:
     text, entries = method_text(FULL), bibliography(FULL)
     for key in cited_keys(FULL):
