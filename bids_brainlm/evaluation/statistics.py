@@ -71,9 +71,9 @@ class PrimaryTest:
         if not self.conclusive:
             return f"{self.n_permutations} permutations are too few to tell whether the text came from the brain {numbers}"
         if self.significant:
-            gain = f"given it, the right texts are {self.effect:.2f} nats likelier than given permuted brains"
+            gain = f"given it, the right texts are {nats(self.effect)} nats likelier than given permuted brains"
             return f"The text depends on the brain: {gain} {numbers}"
-        change = f"{abs(self.effect):.2f} nats {'likelier' if self.effect >= 0 else 'less likely'}"
+        change = f"{nats(abs(self.effect))} nats {'likelier' if self.effect >= 0 else 'less likely'}"
         compared = f"given it, the right texts are {change} than given permuted brains"
         return f"No evidence that the text came from the brain: {compared} {numbers}"
 
@@ -85,6 +85,15 @@ def format_p(p: float) -> str:
     ('.0004', '.031', '1.000')
     """
     return f"{p:.4f}".lstrip("0") if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 1 else "1.000"
+
+
+def nats(value: float) -> str:
+    """A difference in words: two decimals, or two digits where those would say nothing.
+
+    >>> nats(1.382), nats(-0.00267), nats(0.0)
+    ('1.38', '-0.0027', '0.00')
+    """
+    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
 
 
 def primary_test(
@@ -154,7 +163,8 @@ def group_verdict(tests: Mapping[str, PrimaryTest], seed: int = 0) -> str:
     count = f"{found} of {len(tests)}" if found else str(len(tests))
     effects = [test.effect for test in tests.values()]
     p = sign_flip_p(effects, np.arange(len(effects)), seed=seed)
-    mean = f"mean gain {np.mean(effects):.2f} nats a text" + ("" if p is None else f", p = {format_p(p)} over participants")
+    over = "" if p is None else f", p = {format_p(p)} over participants"
+    mean = f"mean gain {nats(float(np.mean(effects)))} nats a text{over}"
     return f"{start} {count} participant{'s' if len(tests) > 1 else ''} ({mean})."
 
 
