@@ -16,7 +16,7 @@ one with the least NLL on the validation examples. What is negative after that, 
 Information may be negative for a text and in the mean. Its mean cannot exceed what brain and texts share, and about which of n
 texts it was nobody can learn more than log2 n bits.
 
->>> float(round(fit_temperature(lambda t: (np.log(t) - np.log(1.5)) ** 2), 2))
+>>> float(round(fit_temperature(lambda t: (np.log(t) - np.log(1.5)) ** 2), 1))
 1.5
 """
 

@@ -6,6 +6,7 @@ Those of warm-ups cost no pass through the language model. They say of every exa
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,11 @@ class Towards:
     """
 
     target: Target
+
+    @property
+    def reference(self) -> str:
+        """What the target is, in a line."""
+        return (inspect.getdoc(self.target) or "").partition("\n")[0]
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """The loss, a scalar.

@@ -490,8 +490,8 @@ def volume_done(volume: Study, tmp_path_factory: pytest.TempPathFactory) -> Stud
     return Study(_shared(tmp_path_factory, "volume_done", lambda root: _do(volume.copy(root))), volume.settings)
 
 
-def _do(study: Study, *more: str) -> None:
-    study.ok("--facts", "stimuli/facts.tsv", *more)
+def _do(study: Study) -> None:
+    study.ok("--facts", "stimuli/facts.tsv")
     study.ok(level="group")
 
 
@@ -508,5 +508,6 @@ def tuned_done(volume: Study, tmp_path_factory: pytest.TempPathFactory) -> Study
 @pytest.fixture(scope="session")
 def surface_done(surface: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """The study on surfaces with information in bits, both levels done; only to be read or copied."""
-    root = _shared(tmp_path_factory, "surface_done", lambda root: _do(surface.copy(root), "--information"))
-    return Study(root, surface.settings)
+    settings = (*surface.settings, "--set", "evaluate.information=true")
+    root = _shared(tmp_path_factory, "surface_done", lambda root: _do(Study(surface.copy(root).root, settings)))
+    return Study(root, settings)

@@ -19,6 +19,7 @@ def _request(study: Any, out: Path, *more: str) -> Request:
     given = dict(zip(study.settings[::2], study.settings[1::2], strict=False))
     overrides = {"run.offline": "true", "model.llm": given["--llm"]}
     overrides |= {"input.space": given["--space"], "parcels.atlas": given["--atlas"]} if "--space" in study.settings else {}
+    overrides |= {"evaluate.information": "true"} if "evaluate.information=true" in study.settings else {}
     overrides |= dict(zip(more[::2], more[1::2], strict=True))
     config = load(given["--recipe"], overrides=overrides)
     return Request(study.bids, out, "participant", (), {}, study.root / "work", config)
@@ -37,7 +38,7 @@ def test_the_survey_foretells_the_run(name: str, request: pytest.FixtureRequest,
     for found in survey_all(asked, ["01", "02"]):
         who = found.participant
         assert found.faults == ()
-        models = [json.loads(path.read_text()) for path in sorted(study.out.glob(f"sub-{who}/model/*_model.json"))]
+        models = [json.loads(path.read_text()) for path in sorted(study.out.glob(f"sub-{who}/model/*decoder_model.json"))]
         parts = [model["NumberOfExamples"] for model in models]
         assert [dict(zip(("train", "validation", "test"), fold, strict=True)) for fold in found.folds] == parts
         decoded = study.table("decoded", who)
@@ -49,7 +50,8 @@ def test_the_survey_foretells_the_run(name: str, request: pytest.FixtureRequest,
             assert run.n_volumes == _n_volumes(study, run.name)
         stamps = {path.stem for path in (study.out / "logs" / "stages").glob(f"sub-{who}_*.json")}
         assert {f"{run.name}_estimate" for run in found.runs} <= stamps
-        assert set(found.measured) == {"estimate", "parcellate", "train", "decode", "evaluate"}
+        told = {"information"} if asked.config.evaluate.information else set()
+        assert set(found.measured) == {"estimate", "parcellate", "train", "decode", "evaluate", *told}
 
 
 @pytest.mark.parametrize(("scheme", "more"), [("kfold", ("split.folds", "3")), ("column", ("split.source", "part"))])

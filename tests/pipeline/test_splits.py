@@ -92,7 +92,7 @@ def test_repeats_are_averaged_in_the_test_set_alone(study: Any) -> None:
     study.ok(*NO_PAGE, "--split", "column", *QUICKER, "split.source=part", 'split.average=["test"]')
     assert sorted(_true(study)["trial_id"]) == ["blue-bird_mean", "green-cow_mean", "green-fox_mean", "red-dog_mean"]
     assert _counts(study) == [{"train": 24, "validation": 0, "test": 4}]
-    assert set(study.table("permuted")["run"]) == {"mixed"}
+    assert set(study.table("likelihood")["run"]) == {"mixed"}
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,15 @@ from bids_brainlm.training.batches import Corpus
 
 COLOURS, ANIMALS, PLACES = ("red", "blue", "grey", "white"), ("dog", "cat", "bird", "horse", "fish"), ("beach", "park")
 TEXTS = [Prompt("", f"A {c} {a} at the {p}.") for c, a, p in itertools.product(COLOURS, ANIMALS, PLACES)]
-SMALL: dict[str, Any] = {"steps": 60, "batch_size": 8, "width": 32, "layers": 2, "heads": 2, "vocabulary": 400}
+SMALL: dict[str, Any] = {
+    "steps": 60,
+    "batch_size": 8,
+    "learning_rate": 4e-3,
+    "width": 32,
+    "layers": 2,
+    "heads": 2,
+    "vocabulary": 400,
+}
 
 
 @pytest.fixture(scope="module")
