@@ -94,7 +94,7 @@ def simulate(out: Path, paradigm: str, **options: Any) -> None:
     help="What is asked of the model: whole texts, or the next words of long ones.",
 )
 @click.option(
-    "--steps", type=click.IntRange(min=1), default=None, help="Training steps.", show_default="1000; continuation: 7200"
+    "--steps", type=click.IntRange(min=1), default=None, help="Training steps.", show_default="2000; continuation: 7200"
 )
 @click.option("--width", type=click.IntRange(min=4), default=128, help="Embedding width.")
 @click.option("--layers", type=click.IntRange(min=1), default=4, help="Layers.")

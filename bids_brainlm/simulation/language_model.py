@@ -61,10 +61,10 @@ class Teaching:
     spread: float
 
 
-TEACHING = {"chat": Teaching(1000, 24, 2e-3, 0.02), "continuation": Teaching(7200, 12, 8e-4, 0.2)}
+TEACHING = {"chat": Teaching(2000, 24, 2e-3, 0.02), "continuation": Teaching(7200, 12, 8e-4, 0.2)}
 """Prompt style -> how a model is made for it.
 
-At 4e-3, with half the steps, models of captions differed so much that rounding decided whether .48 or .67 of the facts of a
+At 4e-3, with 500 steps, models of captions differed so much that rounding decided whether .48 or .67 of the facts of a
 simulated participant were named.
 """
 
