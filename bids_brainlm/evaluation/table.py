@@ -28,6 +28,9 @@ from bids_brainlm.evaluation.resampling import bootstrap_interval, permutation_p
 from bids_brainlm.evaluation.resources import lacking
 from bids_brainlm.evaluation.statistics import PrimaryTest
 
+TextScores = Mapping[str, Mapping[str, NDArray[np.float64]]]
+"""Metric -> condition -> (n,) values."""
+
 EMPTY = "n/a"
 SEPARATOR = " | "
 PRIMARY = "nll_permuted_minus_true"
@@ -191,6 +194,7 @@ def summary(
     informed: Informed | None = None,
     resources: Mapping[str, Any] | None = None,
     sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+    scores: TextScores | None = None,
 ) -> pd.DataFrame:
     """Every figure of one participant.
 
@@ -214,6 +218,8 @@ def summary(
     resources : mapping, optional
         What `bids_brainlm.evaluation.resources.available` finds.
     sampling : Sampling
+    scores : mapping, optional
+        `text_scores` of the same, where they are known already: some metrics ask a language model.
 
     Returns
     -------
@@ -226,14 +232,25 @@ def summary(
     rows += [] if informed is None else _information_rows(informed, true, sampling)
     for name, found in (identified or {}).items():
         rows += _identified_rows(name, found, true, sampling)
-    given = resources or {}
+    known = text_scores(predictions, metrics, resources or {}) if scores is None else scores
     for metric in metrics:
-        if "facts" not in metric.context and not lacking(metric.context, given):
-            rows += _metric_rows(metric, predictions, given, sampling)
+        if metric.name in known:
+            rows += _metric_rows(metric, predictions, known[metric.name], sampling)
     if facts is not None and any("facts" in metric.context for metric in metrics):
         named = {name: facts.read(predictions.of(name).texts) for name in predictions.conditions}
         rows += _facts_rows(facts, predictions, {**named, **(readouts or {})}, blocks, sampling)
     return with_q(pd.DataFrame([dataclasses.asdict(row) for row in rows], columns=list(METRICS_COLUMNS)))
+
+
+def text_scores(predictions: Predictions, metrics: Sequence[Metric], resources: Mapping[str, Any]) -> TextScores:
+    """Metric -> condition -> (n,) value of each text; metrics that need facts, or what ``resources`` lack, are left out."""
+    return {
+        metric.name: {
+            name: metric(part.texts, part.references, stimuli=part.stimuli, **resources) for name, part in _parts(predictions)
+        }
+        for metric in metrics
+        if "facts" not in metric.context and not lacking(metric.context, resources)
+    }
 
 
 def with_q(table: pd.DataFrame) -> pd.DataFrame:
@@ -301,8 +318,9 @@ def _mean(values: NDArray[np.float64]) -> float:
     return float(known.mean()) if known.size else np.nan
 
 
-def _metric_rows(metric: Metric, predictions: Predictions, resources: Mapping[str, Any], sampling: Sampling) -> Iterator[_Row]:
-    scores = {name: metric(part.texts, part.references, stimuli=part.stimuli, **resources) for name, part in _parts(predictions)}
+def _metric_rows(
+    metric: Metric, predictions: Predictions, scores: Mapping[str, NDArray[np.float64]], sampling: Sampling
+) -> Iterator[_Row]:
     for condition, part in _parts(predictions):
         rest: dict[str, float] = {}
         if condition == "true" and "permuted" in scores and scores["permuted"].shape == scores["true"].shape:

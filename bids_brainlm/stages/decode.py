@@ -23,7 +23,6 @@ from bids_brainlm.evaluation.matrix import LIKELIHOOD_COLUMNS
 from bids_brainlm.evaluation.pairs import Comparisons
 from bids_brainlm.evaluation.table import Predictions
 from bids_brainlm.io.files import write_json, write_tsv
-from bids_brainlm.language.limits import shortened
 from bids_brainlm.models import checkpoint
 from bids_brainlm.stages import decoder
 from bids_brainlm.stages.comparisons import comparisons_of
@@ -122,9 +121,9 @@ def decoded(fitted: decoder.Decoder, test: Examples, config: Config, compared: C
         settings.repetition_penalty,
         settings.batch_size,
     )
-    limits = decoder.limits_of(config)
-    test = dataclasses.replace(test, prompts=tuple(shortened(prompt, limits, fitted.text) for prompt in test.prompts))
-    return decode_texts(fitted.model, fitted.text, test, generation, compared, fold=fold)
+    return decode_texts(
+        fitted.model, fitted.text, decoder.within_limits(test, fitted.text, config), generation, compared, fold=fold
+    )
 
 
 def _describe_likelihoods(table: Path, n_sampled: int, marks: Mapping[str, Any]) -> Path:

@@ -6,6 +6,7 @@ language model is named (with its revision or the hash of its files) and loaded 
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -254,6 +255,12 @@ def corpus(examples: Examples, part: NDArray[np.int64], tokenizer: Any, n_slots:
         tuple(map(rendered, _variants(own, texts, config))) for own, texts in zip(chosen.prompts, chosen.references, strict=True)
     )
     return Corpus(renderings, chosen.gather)
+
+
+def within_limits(examples: Examples, tokenizer: Any, config: Config) -> Examples:
+    """Examples whose prompts and answers are as short as those that are trained on."""
+    limits = limits_of(config)
+    return dataclasses.replace(examples, prompts=tuple(shortened(prompt, limits, tokenizer) for prompt in examples.prompts))
 
 
 def schedule_of(phase: Any, device: str, padded_warmup: bool = False) -> Schedule:

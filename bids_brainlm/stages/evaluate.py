@@ -31,7 +31,16 @@ from bids_brainlm.evaluation.metrics import Facts, Metric, chosen, mean_known
 from bids_brainlm.evaluation.pairs import Comparisons
 from bids_brainlm.evaluation.resources import available, lacking
 from bids_brainlm.evaluation.surprise import SURPRISE_COLUMNS, bins, slopes
-from bids_brainlm.evaluation.table import METRICS_COLUMNS, Informed, Predictions, Sampling, summary, with_q
+from bids_brainlm.evaluation.table import (
+    METRICS_COLUMNS,
+    Informed,
+    Predictions,
+    Sampling,
+    TextScores,
+    summary,
+    text_scores,
+    with_q,
+)
 from bids_brainlm.evaluation.zero_shot import zero_shot_rows
 from bids_brainlm.io.files import read_json, read_tsv, write_tsv
 from bids_brainlm.models import sources
@@ -69,18 +78,19 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     sampling = Sampling(config.evaluate.bootstrap, seed=config.run.random_seed)
     runs = likelihoods.drop_duplicates("trial_id")["run"].to_numpy(str)
     informed = _informed(request, participant, trials.task, predictions) if config.evaluate.information else None
-    table = summary(predictions, metrics, evidence, facts, runs, readouts, identified, informed, resources, sampling)
-    table = pd.concat([table, diversity_rows(predictions, _learned(folds))], ignore_index=True)
+    scores = text_scores(predictions, metrics, resources)
+    tables = [summary(predictions, metrics, evidence, facts, runs, readouts, identified, informed, resources, sampling, scores)]
+    tables.append(diversity_rows(predictions, _learned(folds)))
     said = baseline_texts(request, folds)
     if said:
-        rows = baseline_rows(predictions.of("true"), said, metrics, resources, facts, sampling)
-        table = with_q(pd.concat([table, rows], ignore_index=True))
+        tables.append(baseline_rows(predictions.of("true"), said, metrics, resources, facts, sampling))
     surprise, category = [], left_out_of(request)
     if category is not None:
-        table = with_q(pd.concat([table, zero_shot_rows(predictions, category, runs, sampling)], ignore_index=True))
+        tables.append(zero_shot_rows(predictions, category, runs, sampling))
     if continued:
-        table = with_q(pd.concat([table, slopes(predictions, evidence, sampling)], ignore_index=True))
+        tables.append(slopes(predictions, evidence, sampling))
         surprise = _write_surprise(request, participant, trials.task, bins(predictions, evidence, sampling))
+    table = with_q(pd.concat(tables, ignore_index=True))
     path = beh_path(request, participant, trials.task, "metrics")
     primary = f"Primary test, declared beforehand: {table['metric'].iloc[0]}."
     text = f"Figures of merit. {primary} Intervals are 95 % bootstrap over groups."
@@ -88,7 +98,7 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     marks |= {"Judge": resources["judge"].report} if "judge" in resources else {}
     written = [write_tsv(path, table), describe(path, text, METRICS_COLUMNS, marks)]
     single = _single(predictions, evidence, informed, likelihoods)
-    written += _write_evidence(request, participant, trials.task, single, _scores(metrics, predictions, facts, resources))
+    written += _write_evidence(request, participant, trials.task, single, _of_true(scores, predictions, facts))
     written += _write_confusion(request, participant, trials.task, scored, facts)
     return [*written, *surprise, *write_reliability(request, participant, trials, examples)]
 
@@ -131,14 +141,9 @@ def _write_confusion(request: Request, participant: str, task: str, scored: Sequ
     return [write_tsv(path, pooled(parts)), describe(path, text, CONFUSION_COLUMNS, leaky_marks(request.config))]
 
 
-def _scores(
-    metrics: Sequence[Metric], predictions: Predictions, facts: Facts | None, resources: Mapping[str, Any]
-) -> dict[str, NDArray[np.float64]]:
+def _of_true(scores: TextScores, predictions: Predictions, facts: Facts | None) -> dict[str, NDArray[np.float64]]:
     """Metric -> (n,) value of each text from a true brain."""
-    true, out = predictions.of("true"), {}
-    for metric in metrics:
-        if "facts" not in metric.context and not lacking(metric.context, resources):
-            out[metric.name] = metric(true.texts, true.references, stimuli=true.stimuli, **resources)
+    true, out = predictions.of("true"), {name: found["true"] for name, found in scores.items()}
     return out if facts is None else out | {"facts": mean_known(facts.hits(facts.read(true.texts), true.stimuli))}
 
 

@@ -20,7 +20,6 @@ from bids_brainlm.core.interventions import constant
 from bids_brainlm.core.types import Examples, Split
 from bids_brainlm.evaluation.information import INFORMATION_COLUMNS, bits, fit_temperature, nll_at
 from bids_brainlm.io.files import write_json, write_tsv
-from bids_brainlm.language.limits import shortened
 from bids_brainlm.language.render import render
 from bids_brainlm.models import checkpoint
 from bids_brainlm.stages import decoder
@@ -69,7 +68,8 @@ def measure(request: Request, *, participant: str, key: str) -> list[Path]:
 
 def _calibrated(fitted: decoder.Decoder, split: Split, config: Config) -> tuple[NDArray[np.float64], float]:
     """(n,) NLL of the test texts at the temperature that suits the validation texts best, and that temperature."""
-    validation, test = (_as_decoded(split.examples.take(part), fitted, config) for part in (split.validation, split.test))
+    taken = (split.examples.take(part) for part in (split.validation, split.test))
+    validation, test = (decoder.within_limits(examples, fitted.text, config) for examples in taken)
     temperature = 1.0
     if len(validation):
         temperature = fit_temperature(lambda tried: _scored(fitted, validation, config, tried).sum(axis=0))
@@ -83,12 +83,6 @@ def _scored(
         render(prompt, fitted.text, fitted.model.n_tokens, config.model.style, with_answer=True) for prompt in examples.prompts
     ]
     return nll_at(fitted.model.eval(), examples, rendered, temperatures, config.decode.batch_size)
-
-
-def _as_decoded(examples: Examples, fitted: decoder.Decoder, config: Config) -> Examples:
-    """With prompts as short as in decoding."""
-    limits = decoder.limits_of(config)
-    return dataclasses.replace(examples, prompts=tuple(shortened(prompt, limits, fitted.text) for prompt in examples.prompts))
 
 
 def _marks(config: Config, fits: list[dict[str, Any]]) -> Mapping[str, Any]:
