@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,20 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     InputError
         When the file is no safetensors file, or not one of ours.
     """
+    with _opened(path) as (stream, about):
+        return {name: stream.get_tensor(name) for name in stream.keys()}, about  # noqa: SIM118 (no mapping)
+
+
+def about(path: Path) -> dict[str, Any]:
+    """The description of a checkpoint alone; raises as `load` does."""
+    with _opened(path) as (_, described):
+        return described
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     try:
         with safe_open(path, framework="pt") as stream:
-            about = json.loads((stream.metadata() or {})["about"])
-            return {name: stream.get_tensor(name) for name in stream.keys()}, about  # noqa: SIM118 (no mapping)
+            yield stream, json.loads((stream.metadata() or {})["about"])
     except (SafetensorError, KeyError, OSError, json.JSONDecodeError) as error:
         raise InputError(f"not a readable checkpoint ({error})", path, remedy="delete it; training then starts anew") from error
