@@ -145,7 +145,20 @@ def api() -> str:
 
 
 ROOM_ORDER = (
-    *("stages", "core", "io", "language", "models", "training", "evaluation", "simulation", "reports", "workflows", "cli"),
+    *(
+        "insilico",
+        "stages",
+        "core",
+        "io",
+        "language",
+        "models",
+        "training",
+        "evaluation",
+        "simulation",
+        "reports",
+        "workflows",
+        "cli",
+    ),
     *("config", ""),
 )
 """What a reader who wants to call something looks for first."""
