@@ -21,8 +21,9 @@ from bids_brainlm.core.types import Floats
 from bids_brainlm.io.files import read_json, read_tsv
 from bids_brainlm.io.maps import read_maps
 from bids_brainlm.io.surfaces import Geometry
-from bids_brainlm.reports.figures import BLUE, GREY, STYLE, histogram, new_figure
+from bids_brainlm.reports.figures import STYLE, histogram, new_figure
 from bids_brainlm.reports.panels import Panel, drawing, value_map
+from bids_brainlm.reports.titles import BLUE, GREY
 
 Doubles = NDArray[np.float64]
 

@@ -1,7 +1,8 @@
 """Charts of the reports: arrays and tables in, matplotlib figures out, encoded as SVG or PNG.
 
 Figures are made with the object interface (no pyplot, no global state). Colours are those of Okabe and Ito, which people with
-any common form of colour blindness can tell apart; every series has a marker or line style of its own as well.
+any common form of colour blindness can tell apart; every series has a marker or line style of its own as well
+(`bids_brainlm.reports.titles`).
 
 >>> as_svg(histogram(np.array([0.1, 0.2, 0.2, np.nan]), "split-half r"))[:5]
 '<?xml'
@@ -23,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from bids_brainlm.evaluation.diversity import FIGURES
+from bids_brainlm.reports.titles import BLACK, BLUE, ELSEWHERE, GREY, OPEN_ENDED, SERIES, title
 
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -50,95 +51,8 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "bids_brainlm",
 }
 
-BLUE, ORANGE, GREY, GREEN, PURPLE, BLACK = "#0072B2", "#D55E00", "#8a8a8a", "#009E73", "#CC79A7", "#222222"
-
-SERIES = {
-    "true": ("true brain", BLUE, "o"),
-    "permuted": ("permuted brain", ORANGE, "s"),
-    "none": ("no brain", GREY, "D"),
-    "ridge": ("ridge readout", GREEN, "^"),
-    "logistic": ("logistic readout", PURPLE, "v"),
-    "observer": ("observer", BLACK, "*"),
-    "nearest_text": ("nearest text", GREEN, "<"),
-    "nearest_response": ("nearest response", PURPLE, ">"),
-}
-"""Condition or readout -> label, colour, marker."""
-
-TITLES = {
-    "facts": "Facts named",
-    "bleu1": "BLEU-1",
-    "bleu2": "BLEU-2",
-    "bleu3": "BLEU-3",
-    "bleu4": "BLEU-4",
-    "rouge_l": "ROUGE-L",
-    "wer": "Word error rate",
-    "exact": "Exact match",
-    "nll_per_token": "NLL (nats a token)",
-    "nll": "NLL (nats a text)",
-    "nll_permuted_minus_true": "Gain from the brain (nats a text)",
-    "nll_pairwise": "Pairwise accuracy",
-    "nll_top1": "Own brain is the likeliest",
-    "nll_top10": "Own brain among the ten likeliest",
-    "nll_identification": "Own text among two",
-    "information_bits": "Information (bits a text)",
-    "nll_calibrated": "NLL, calibrated (nats a text)",
-    "temperature": "Temperature of calibration",
-    "readout_pairwise": "Pairwise accuracy of the readout",
-    "readout_identification": "2-way identification",
-    "readout_top10": "Among the ten nearest",
-    "rouge_1": "ROUGE-1",
-    "rouge_2": "ROUGE-2",
-    "chrf": "chrF",
-    "cer": "Character error rate",
-    "cider": "CIDEr-D",
-    "judge": "Language model as a judge",
-    "clipscore": "CLIPScore",
-    "refclipscore": "RefCLIPScore",
-    "embedding_similarity": "Similarity of embeddings",
-    "distinct_1": "Distinct words",
-    "distinct_2": "Distinct pairs of words",
-    "distinct_texts": "Distinct texts",
-    "length_ratio": "Length by that of the references",
-    "copied": "Copies of training texts",
-    "meteor": "METEOR",
-    "bertscore": "BERTScore",
-    "surprise_slope_pairwise": "Pairwise accuracy by a nat a token of surprise",
-    "surprise_slope_specificity": "Specificity by a nat a token of surprise",
-}
-"""Metric -> words for people; `title` makes them up for others."""
-
-OPEN_ENDED = {
-    "nll_per_token": "lower is better",
-    "wer": "lower is better",
-    "wer_truncated": "lower is better",
-    "cer": "lower is better",
-    "cer_truncated": "lower is better",
-    "cider": "0 to 10: higher is better",
-    "cider_truncated": "0 to 10: higher is better",
-    "judge": "0 to 4: higher is better",
-    "judge_truncated": "0 to 4: higher is better",
-}
-"""Metrics that get a panel of their own, as their scale is not 0 to 1 -> what is said of it."""
-
-ELSEWHERE = ("nll", "nll_permuted_minus_true", "surprise_slope_pairwise", "surprise_slope_specificity", *FIGURES)
-"""Metrics that the figure of metrics does not show: they have no scale in common with any other, or no better and worse."""
-
 BY_SURPRISE = {"pairwise": ("Pairwise accuracy", 0.5), "specificity": ("Specificity (nats a token)", 0.0)}
 """Measure -> label of its axis, and chance."""
-
-
-def title(metric: str) -> str:
-    """Name of a metric for people.
-
-    >>> title("bleu1"), title("facts_subject"), title("my_metric")
-    ('BLEU-1', 'Facts: subject', 'My metric')
-    """
-    if metric.startswith("facts_"):
-        return f"Facts: {metric.removeprefix('facts_').replace('_', ' ')}"
-    for ending, what in (("_truncated", "texts cut to the reference"), ("_recall", "recall alone")):
-        if metric.endswith(ending):
-            return f"{title(metric.removesuffix(ending))}, {what}"
-    return TITLES.get(metric) or metric.replace("_", " ").capitalize()
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -1,8 +1,8 @@
 """The method text: what a run did, in sentences fit for a paper, with its own numbers and citations.
 
 Every sentence follows from a field of `MethodFacts`; a sentence whose field is empty is left out. ``[@key]`` in the sentences
-names a work in data/templates/reports/references.toml; `method_text` turns it into author and year and lists the works at the
-end, `bibliography` writes the same works as BibTeX.
+names a work (`bids_brainlm.reports.citations`); `method_text` turns it into author and year and lists the works at the end,
+`bibliography` writes the same works as BibTeX.
 
 >>> text = method_text(MethodFacts(participant="sub-01", n_texts_test=160, n_permutations=100))
 >>> "100 permuted pairings" in text
@@ -11,18 +11,12 @@ True
 
 from __future__ import annotations
 
-import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from bids_brainlm.core.leakage import LEAKY
-
-TEMPLATES = files("bids_brainlm") / "data" / "templates" / "reports"
-_CITATION = re.compile(r"\[@([\w-]+(?:; ?@[\w-]+)*)\]")
+from bids_brainlm.reports.citations import bibtex, cited, keys_of, listed
 
 
 @dataclass(frozen=True)
@@ -122,53 +116,20 @@ class MethodFacts:
     software: tuple[tuple[str, str], ...] = ()  # name, version
 
 
-@cache
-def references() -> dict[str, dict[str, str]]:
-    """Key -> fields of a cited work."""
-    return tomllib.loads((TEMPLATES / "references.toml").read_text("utf-8"))
-
-
 def method_text(facts: MethodFacts) -> str:
     """Markdown: paragraphs with headings, then the works cited."""
-    body = _cited(_source(facts))
-    works = [references()[key] for key in cited_keys(facts)]
-    listed = sorted(
-        f"- {w['author'].replace(' and ', '; ')} ({w['year']}). {w['title']}. {w['venue']}. <{w['url']}>" for w in works
-    )
-    return f"{body}\n\n### References\n\n" + "\n".join(listed) + "\n"
+    source = _source(facts)
+    return f"{cited(source)}\n\n### References\n\n" + "\n".join(listed(keys_of(source))) + "\n"
 
 
 def bibliography(facts: MethodFacts) -> str:
     """BibTeX of the works that the method text cites."""
-    entries = []
-    for key in cited_keys(facts):
-        work = references()[key]
-        place = {"article": "journal", "inproceedings": "booktitle"}.get(work["type"], "howpublished")
-        fields = {
-            "author": work["author"],
-            "title": f"{{{work['title']}}}",
-            "year": work["year"],
-            place: work["venue"],
-            "url": work["url"],
-        }
-        entries.append(
-            f"@{work['type']}{{{key},\n" + ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items()) + "\n}\n"
-        )
-    return "\n".join(entries)
+    return bibtex(cited_keys(facts))
 
 
 def cited_keys(facts: MethodFacts) -> list[str]:
     """Works cited, in the order of the text."""
-    groups = _CITATION.findall(_source(facts))
-    return list(dict.fromkeys(key.strip().removeprefix("@") for group in groups for key in group.split(";")))
-
-
-def _cited(text: str) -> str:
-    def names(match: re.Match[str]) -> str:
-        keys = [key.strip().removeprefix("@") for key in match[1].split(";")]
-        return "(" + "; ".join(references()[key]["cite"] for key in keys) + ")"
-
-    return _CITATION.sub(names, text)
+    return keys_of(_source(facts))
 
 
 def _source(facts: MethodFacts) -> str:

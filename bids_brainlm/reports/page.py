@@ -24,10 +24,10 @@ from bids_brainlm.core.types import CONDITIONS
 from bids_brainlm.evaluation.statistics import PrimaryTest, format_p, group_verdict
 from bids_brainlm.evaluation.table import PRIMARY, Predictions
 from bids_brainlm.language.stimuli import words
-from bids_brainlm.reports.figures import SERIES, title
 from bids_brainlm.reports.heard import RUN_HEADINGS
 from bids_brainlm.reports.panels import Panel
 from bids_brainlm.reports.stories import StoryContent
+from bids_brainlm.reports.titles import SERIES, title
 
 MAX_ROWS = 60
 """Decoded texts shown on a page; the file has all."""

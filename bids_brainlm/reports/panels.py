@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bids_brainlm.core.types import Parcellation
 from bids_brainlm.evaluation.statistics import format_p
-from bids_brainlm.reports import brains, figures
+from bids_brainlm.reports import brains, figures, titles
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ def training(history: pd.DataFrame) -> Panel:
 
 def metrics(summary: pd.DataFrame) -> Panel:
     """Every metric against its controls."""
-    rows = summary[~summary["metric"].isin(figures.ELSEWHERE)]
+    rows = summary[~summary["metric"].isin(titles.ELSEWHERE)]
     numbers = "; ".join(
-        f"{figures.title(str(metric))}: "
-        + ", ".join(f"{figures.SERIES.get(r.condition, (r.condition,))[0]} {r.value:.2f}" for r in part.itertuples())
+        f"{titles.title(str(metric))}: "
+        + ", ".join(f"{titles.SERIES.get(r.condition, (r.condition,))[0]} {r.value:.2f}" for r in part.itertuples())
         for metric, part in rows.groupby("metric", sort=False)
     )
     caption = (
@@ -93,7 +93,7 @@ def surprise(table: pd.DataFrame, summary: pd.DataFrame, trained: bool) -> Panel
         f"{measure}: " + ", ".join(f"{row.value:.2f} at {row.surprise:.1f}" for row in part.itertuples())
         for measure, part in table.groupby("measure", sort=False)
     )
-    slopes = summary[summary["metric"].isin(figures.ELSEWHERE) & summary["metric"].str.startswith("surprise")]
+    slopes = summary[summary["metric"].isin(titles.ELSEWHERE) & summary["metric"].str.startswith("surprise")]
     told = [
         f"{row.value:+.3f}" + (f" (p = {format_p(row.p_value)})" if pd.notna(row.p_value) else "") for row in slopes.itertuples()
     ]

@@ -20,8 +20,9 @@ from bids_brainlm.evaluation.statistics import ALPHA, format_p
 from bids_brainlm.evaluation.story.comparison import ALL, RATE, long_windows, score_pairs, smallest_shift
 from bids_brainlm.io.files import read_tsv
 from bids_brainlm.reports import figures
-from bids_brainlm.reports.figures import Course, title
+from bids_brainlm.reports.figures import Course
 from bids_brainlm.reports.panels import Panel, drawing
+from bids_brainlm.reports.titles import title
 from bids_brainlm.stages.outputs import find_beh
 from bids_brainlm.stages.windows import overlap
 

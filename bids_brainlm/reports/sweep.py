@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bids_brainlm.io.files import write_text
-from bids_brainlm.reports.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, STYLE, as_svg, new_figure, title
+from bids_brainlm.reports.figures import STYLE, as_svg, new_figure
+from bids_brainlm.reports.titles import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, title
 
 _COLOURS, _MARKERS = (BLUE, ORANGE, GREEN, PURPLE, BLACK, GREY), "os^vD*"
 

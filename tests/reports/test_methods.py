@@ -8,7 +8,8 @@ import re
 import pytest
 
 from bids_brainlm.core.leakage import LEAKY
-from bids_brainlm.reports.methods import MethodFacts, PhaseFacts, WindowFacts, bibliography, cited_keys, method_text, references
+from bids_brainlm.reports.citations import references
+from bids_brainlm.reports.methods import MethodFacts, PhaseFacts, WindowFacts, bibliography, cited_keys, method_text
 
 FULL = MethodFacts(
     participant="sub-01",
