@@ -98,7 +98,7 @@ class Registry:
 
 
 estimators = Registry("estimators", home="bids_brainlm.core.tuned")
-interventions = Registry("interventions", home="bids_brainlm.core.interventions")
+interventions = Registry("interventions", home="bids_brainlm.core.surrogates")
 prompt_styles = Registry("prompt_styles", home="bids_brainlm.language.render")
 tokenizers = Registry("tokenizers", home="bids_brainlm.models.tokenizers")
 objectives = Registry("objectives", home="bids_brainlm.training.objectives")

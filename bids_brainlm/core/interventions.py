@@ -1,8 +1,9 @@
-"""What may be put in the place of a brain: functions (examples, seed) -> examples that act in vertex space.
+"""Responses of others in the place of a brain: functions (examples, seed) -> examples that act in vertex space.
 
 - ``permuted``: the response of another test example, its *partner*; texts stay, brains move.
-- ``mean``: the mean response over the examples, the same for all of them.
-- ``noise``: independent normal noise with every vertex's own mean and standard deviation over the examples.
+- ``permuted_across``: that of a test example of another run, wherever another run has one that may be a partner.
+
+Responses that nobody had are made in `bids_brainlm.core.surrogates`.
 
 A partner must tell nothing about the text it is paired with. Example j is *allowed* for i when they differ in stimulus, share
 no reference text (whatever its case or spacing), no row of the recording, and no stimulus in prompt or answer; and j is taken
@@ -18,16 +19,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 
 from bids_brainlm.core.design import name_some
 from bids_brainlm.core.shifts import exchanged, sequences, shifted
-from bids_brainlm.core.types import Bools, Examples, Floats, Ints, Recording
+from bids_brainlm.core.types import Bools, Examples, Ints
 from bids_brainlm.registry import interventions
 
 EXACT = 256
@@ -46,30 +47,23 @@ def permuted(examples: Examples, seed: int) -> Examples:
     return dataclasses.replace(examples, rows=examples.rows[partners(examples, 1, seed)[0]])
 
 
-@interventions.register("mean")
-def mean(examples: Examples, seed: int) -> Examples:
-    """Every example with the mean response (T, V) over all of them; nothing is random, ``seed`` is not used."""
-    data, _ = _moments(examples)
-    rows = np.tile(np.arange(len(data)), (len(examples), 1))
-    run = np.zeros(len(data), dtype=np.int64)
-    return dataclasses.replace(examples, recording=_replaced(examples.recording, data, run), rows=rows)
+@interventions.register("permuted_across")
+def permuted_across(examples: Examples, seed: int) -> Examples:
+    """Every example with the rows of an example that tells nothing of it, drawn from other runs wherever they have one.
 
-
-@interventions.register("noise")
-def noise(examples: Examples, seed: int) -> Examples:
-    """Every example with normal noise of equal mean and standard deviation at each of its T rows and vertices."""
-    centre, spread = _moments(examples)
-    n, t = examples.rows.shape[:2]
-    recording = _replaced(examples.recording, _Noise(centre, spread, n, seed), np.repeat(examples.run, t))
-    return dataclasses.replace(examples, recording=recording, rows=np.arange(n * t).reshape(n, t))
-
-
-def constant(examples: Examples, response: Floats) -> Examples:
-    """Every example with the same response (V,), in each of its T rows."""
-    recording = examples.recording
-    # One row that is seen R times: no memory.
-    data = np.broadcast_to(np.asarray(response, dtype=np.float32), recording.data.shape)
-    return dataclasses.replace(examples, recording=dataclasses.replace(recording, data=data))
+    Raises
+    ------
+    ValueError
+        Naming examples for which no other is allowed.
+    """
+    bold, marks, everyone = examples.recording.kind == "bold", _marks(examples), np.arange(len(examples))
+    rng, partner = np.random.default_rng(seed), np.empty(len(examples), dtype=np.int64)
+    for part, may in _may_shift(examples) if bold else _may_move(examples):
+        outside = ~_barred(marks, part, everyone) & (examples.run[part][:, None] != examples.run)
+        may = np.where(outside.any(axis=1, keepdims=True), outside, may)
+        _refuse_lonely(examples.id[part[~may.any(axis=1)]])
+        partner[part] = np.where(may, rng.random(may.shape), -1.0).argmax(axis=1)
+    return dataclasses.replace(examples, rows=examples.rows[partner])
 
 
 def partners(examples: Examples, n_permutations: int, seed: int) -> Ints:
@@ -233,49 +227,6 @@ def _may_shift(examples: Examples) -> Iterator[tuple[Ints, Bools]]:
         yield found.members, may
 
 
-@dataclass(frozen=True, eq=False)
-class _Noise:
-    """(R, V) rows made when asked for, each from its own seed, so that noise for 10,000 examples takes no memory."""
-
-    centre: Floats
-    spread: Floats
-    n_examples: int
-    seed: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.n_examples * len(self.centre), self.centre.shape[1]
-
-    def __getitem__(self, index: Any) -> Floats:
-        rows = np.atleast_1d(np.arange(self.shape[0])[index])
-        out = np.empty((rows.size, self.shape[1]), dtype=np.float32)
-        for i, row in enumerate(rows):
-            normal = np.random.default_rng((self.seed, int(row))).standard_normal(self.shape[1], dtype=np.float32)
-            place = row % len(self.centre)
-            out[i] = self.centre[place] + self.spread[place] * normal
-        return out
-
-
-def _replaced(recording: Recording, data: Any, run: Ints) -> Recording:
-    return Recording(data, recording.unit, recording.kind, np.arange(len(run), dtype=np.float64), run, recording.sources)
-
-
-def _moments(examples: Examples) -> tuple[Floats, Floats]:
-    """(T, V) mean and standard deviation over the examples, in one pass over blocks of them."""
-    if not len(examples):
-        raise ValueError("no examples to take the mean of")
-    shift = examples.gather([0])[0].astype(np.float64)
-    total, squares = np.zeros_like(shift), np.zeros_like(shift)
-    for start in range(0, len(examples), 64):
-        # Deviations from the first example, not from 0: squares of large values would cancel.
-        block = examples.gather(np.arange(start, min(start + 64, len(examples)))) - shift
-        total += block.sum(axis=0)
-        squares += (block**2).sum(axis=0)
-    centre = total / len(examples)
-    spread = np.sqrt(np.maximum(squares / len(examples) - centre**2, 0.0))
-    return (centre + shift).astype(np.float32), spread.astype(np.float32)
-
-
 def _marks(examples: Examples) -> Any:
     """(n, m) sparse: which stimuli, texts and recording rows each example has; two that share a column are not allowed."""
     columns: dict[Hashable, int] = {}
@@ -313,13 +264,17 @@ def _blocks(examples: Examples, marks: Any) -> list[tuple[Ints, Ints]]:
         own_run[members] = _has_choice(marks, members, members)
     others = np.flatnonzero(~own_run)
     lonely = others[~_has_choice(marks, others, everyone)]
-    if lonely.size:
-        raise ValueError(
-            f"every other test example has the stimulus, a text or a volume of {name_some(examples.id[lonely])}; "
-            "a permuted brain needs an example that differs"
-        )
+    _refuse_lonely(examples.id[lonely])
     inside = [np.flatnonzero(own_run & (run == value)) for value in np.unique(run[own_run])]
     return [(members, members) for members in inside] + ([(others, everyone)] if others.size else [])
+
+
+def _refuse_lonely(ids: NDArray[np.str_]) -> None:
+    if ids.size:
+        raise ValueError(
+            f"every other test example has the stimulus, a text or a volume of {name_some(ids)}; "
+            "a permuted brain needs an example that differs"
+        )
 
 
 def _assigned(marks: Any, members: Ints, pool: Ints, rng: np.random.Generator) -> Ints:

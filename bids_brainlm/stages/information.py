@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bids_brainlm.config import Config, Request
-from bids_brainlm.core.interventions import constant
+from bids_brainlm.core.surrogates import constant
 from bids_brainlm.core.types import Examples, Split
 from bids_brainlm.evaluation.information import INFORMATION_COLUMNS, bits, fit_temperature, nll_at
 from bids_brainlm.io.files import write_json, write_tsv

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bids_brainlm.core.interventions import constant
+from bids_brainlm.core.surrogates import constant
 from bids_brainlm.core.types import Examples
 from bids_brainlm.evaluation.decoding import Generation, confidence_of, decode
 from bids_brainlm.evaluation.evidence import COVERAGE_COLUMNS, coverage, warnings_of

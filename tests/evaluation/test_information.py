@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bids_brainlm.core.interventions import constant
+from bids_brainlm.core.surrogates import constant
 from bids_brainlm.core.types import Examples
 from bids_brainlm.evaluation.information import RANGE, bits, fit_temperature, nll_at
 from bids_brainlm.language.render import render
