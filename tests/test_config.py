@@ -37,6 +37,8 @@ CLOSED = {
     "split.block": st.floats(1, 100),
     "split.amount": st.floats(0.1, 1),
     "split.leave_out": st.just(""),
+    "text.mix": st.just({}),
+    "split.leave_out_questions": st.just([]),
     "window.seconds": st.floats(0.5, 10),
     "window.chunks": st.just(0),
     "story.decoders": st.just([]),
@@ -244,6 +246,25 @@ def test_no_amount_of_memory(text: str) -> None:
 def test_filters_of_a_wrong_shape(filters: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         build({"input": {"filters": filters}})
+
+
+@pytest.mark.parametrize("mix", [{"caption": "much"}, {"caption": -1}, {"caption": 0}, {"caption": True}])
+def test_a_mix_has_weights(mix: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="text.mix is .*expected a weight"):
+        build({"text": {"mix": mix}})
+
+
+def test_a_mix_is_of_captions_and_questions() -> None:
+    assert load(overrides={"text.mix": "{caption = 1, question = 0.5}"}).text.mix == {"caption": 1, "question": 0.5}
+    for section in ({"text": {"mix": {"caption": 1}}}, {"split": {"leave_out_questions": "colour"}}):
+        with pytest.raises(ConfigError, match="not of words with times"):
+            build({**section, "window": {"chunks": 3}})
+
+
+def test_one_table_or_none_needs_no_list() -> None:
+    """As in the settings that were written when there could be but one."""
+    assert build({"text": {"table": "a.tsv"}}).text.table == ("a.tsv",)
+    assert build({"text": {"table": ""}}).text.table == ()
 
 
 def test_filters_of_fmriprep_are_passed_over(caplog: pytest.LogCaptureFixture) -> None:

@@ -39,7 +39,7 @@ def setting(
     return field(default=default, metadata=_meta(help, flags, choices, bears, units))
 
 
-def table(help: str) -> Any:
+def mapping(help: str) -> Any:
     """A setting that is a table of free names, empty by default; TOML and ``--set`` reach it."""
     return field(default_factory=dict, metadata=_meta(help))
 
@@ -78,7 +78,7 @@ class Input:
     dummy_scans: int = setting(
         -1, "Volumes to leave out at the start of a run; -1: those fMRIPrep marked non-steady-state.", "--dummy-scans"
     )
-    filters: dict[str, Any] = table(
+    filters: dict[str, Any] = mapping(
         f"Entities that files must have, by query ({', '.join(QUERIES)}); what --bids-filter-file holds."
     )
     projection: str = setting(
@@ -168,11 +168,27 @@ class Text:
 
     column: str = setting("", "Column of events.tsv that holds the text itself.", "--text-column")
     key: str = setting("", "Column of events.tsv that names the stimulus (stim_file, trial_type, ...).", "--key-column")
-    table: str = setting(
-        "", "TSV of texts joined to the key, relative to the BIDS folder; several rows a key are several references.", "--texts"
+    table: tuple[str, ...] = setting(
+        (),
+        "TSV of texts joined to the key, relative to the BIDS folder; several rows a key are several references. Of several TSVs,"
+        " such as captions and questions, the rows are put together.",
+        "--texts",
     )
     answer: str = setting("", "Column of the table that holds the text (caption or answer); discovered when empty.")
     question: str = setting("", "Column of the table that holds a question; none when empty and there is no column 'question'.")
+    category: str = setting(
+        "", "Column of the table that holds the kind of a question; 'category', where there is one, when empty."
+    )
+    task: str = setting(
+        "",
+        "Column of the table whose value the phrasings of one question share; 'task', where there is one, when empty. In training"
+        " one phrasing is drawn at random, the first is decoded.",
+    )
+    mix: dict[str, Any] = mapping(
+        "Weights of the kinds of text in training: caption, question (any), or a category of questions. An epoch then has each"
+        " trial once, with one of its texts, of a kind drawn by these weights; kinds without a weight are not trained on. When"
+        " empty, an epoch has every text of a trial."
+    )
     prompts: tuple[str, ...] = setting(
         ("Describe the following image.",),
         "Instruction(s) for texts that have no question of their own; drawn at random in training.",
@@ -253,6 +269,10 @@ class Splits:
         "Zero-shot: categories of the facts that are left out of training, by label and by word, as factor=label[,label];"
         " the test set keeps them.",
     )
+    leave_out_questions: tuple[str, ...] = setting(
+        (),
+        "Categories or wordings of questions that are left out of training, in all their phrasings; the test set keeps them.",
+    )
     average: tuple[str, ...] = setting(
         (), "Parts in which the repeats of a stimulus are averaged.", choices=("train", "validation", "test")
     )
@@ -278,7 +298,7 @@ class Model:
         0, "Longest text that is trained on and scored by its likelihood, in tokens: its first words; 0 for any."
     )
     tokenizer: str = setting("parcelwise", "Brain tokenizer.", "--tokenizer")
-    options: dict[str, Any] = table("Options of the tokenizer.")
+    options: dict[str, Any] = mapping("Options of the tokenizer.")
     markers: bool = setting(False, "Learned vectors before and after the brain tokens (parameter group markers).")
     components: int = setting(0, "Principal components kept of the features; 0 keeps every vertex.")
     basis_variance: float = setting(0.97, "Share of variance of the training texts' token embeddings kept in the token basis.")

@@ -117,7 +117,7 @@ def _refuse_other(name: str, value: Any, choices: tuple[str, ...]) -> None:
 def _coerce(name: str, value: Any, kind: Any) -> Any:
     origin = typing.get_origin(kind)
     if origin is tuple:
-        items = value if isinstance(value, (list, tuple)) else [value]
+        items = value if isinstance(value, (list, tuple)) else [value] if value != "" else []
         return tuple(_coerce(name, item, typing.get_args(kind)[0]) for item in items)
     if origin is dict:
         if isinstance(value, Mapping) and _is_plain(value):
@@ -197,6 +197,7 @@ def _check(config: Config) -> None:
         if value < lowest:
             raise ConfigError(f"{name} is {value}; expected at least {lowest}")
     _check_shares(config)
+    _check_mix(config)
     if config.input.density not in ("", "3k", "10k", "41k", "164k"):
         raise ConfigError(f"input.density is {config.input.density!r}; expected 3k, 10k, 41k or 164k")
     if config.split.scheme in ("column", "list") and not config.split.source:
@@ -209,6 +210,17 @@ def _check(config: Config) -> None:
         gigabytes(config.run.memory)
     except ConfigError as error:
         raise ConfigError(f"run.memory: {error}") from error
+
+
+def _check_mix(config: Config) -> None:
+    weights = list(config.text.mix.values())
+    numbers = [value for value in weights if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0]
+    if len(numbers) < len(weights) or (weights and not any(numbers)):
+        raise ConfigError(f"text.mix is {config.text.mix}; expected a weight of 0 or more for each kind of text, and one above 0")
+    if (config.text.mix or config.split.leave_out_questions) and (config.window.words or config.window.chunks):
+        raise ConfigError(
+            "text.mix and split.leave_out_questions are of captions and questions, not of words with times or chunks"
+        )
 
 
 def _check_windows(config: Config) -> None:

@@ -148,11 +148,20 @@ class Prompt:
     """What the language model is asked, and the text it should answer with.
 
     ``context`` stands beside the brain tokens (a question, an instruction, or the text so far); ``answer`` is trained on.
-    How they are laid out is the business of a prompt *style* (`bids_brainlm.language.render`).
+    How they are laid out is the business of a prompt *style* (`bids_brainlm.language.render`). ``category`` is the kind of text:
+    ``caption``, or of what kind its question is; empty for running text. ``phrasings`` are all ways to ask for the same answer,
+    ``context`` among them, one of which is drawn in training; empty where there is but one.
     """
 
     context: str
     answer: str
+    category: str = ""
+    phrasings: tuple[str, ...] = ()
+
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        """Every way to ask."""
+        return self.phrasings or (self.context,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -360,6 +369,9 @@ class Affine:
         if outside.size:
             raise LeakageError(f"features of fold {split.fold} were fitted on {outside.size} row(s) outside training")
 
+
+CAPTION, QUESTION = "caption", "question"
+"""Category of a text that answers an instruction, and of one whose question has no category of its own."""
 
 DECODED_COLUMNS = {
     "trial_id": "Example that was decoded.",

@@ -1,8 +1,10 @@
 """Which texts belong to a trial.
 
-Texts come from a column of ``events.tsv`` itself, or from a *table*: a TSV inside the BIDS folder that shares a *key* column
-(``stim_file``, ``trial_type`` ...) with the events. One row of the table is one text; several rows of one key and question
-are the *references* of each other: every one of them is a right answer. A table may also have a column of questions.
+Texts come from a column of ``events.tsv`` itself, or from *tables*: TSVs inside the BIDS folder that share a *key* column
+(``stim_file``, ``trial_type`` ...) with the events. Of several tables (captions and questions) the rows are put together. One row
+is one text; several rows of one key and question are the *references* of each other: every one of them is a right answer. A table
+of questions may have a *category* (the kind of question, by which scores are told apart) and a *task*: rows of one key and task
+are one question in several *phrasings*, which have the same answers.
 
 What the settings leave open is looked for: a column ``text``, ``caption`` or ``sentence`` of the events, else the first of
 ``stim_file``, ``stim_id``, ``stimulus``, ``trial_type`` for which some ``stimuli/*.tsv`` has a column of that name and one of
@@ -11,10 +13,11 @@ answers. Keys are compared as they stand, paths included.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,7 +30,7 @@ from bids_brainlm.io.files import read_header, read_tsv
 TEXT_COLUMNS = ("text", "caption", "sentence")
 KEY_COLUMNS = ("stim_file", "stim_id", "stimulus", "trial_type")
 ANSWER_COLUMNS = ("caption", "text", "answer", "sentence")
-QUESTION_COLUMN = "question"
+QUESTION_COLUMN, CATEGORY_COLUMN, TASK_COLUMN = "question", "category", "task"
 
 
 class NoTextError(MissingInputError):
@@ -36,11 +39,17 @@ class NoTextError(MissingInputError):
 
 @dataclass(frozen=True)
 class Item:
-    """One text of a trial: the question it answers (empty if none), itself, and every text that counts as right."""
+    """One text of a trial: the question it answers (empty if none), itself, and every text that counts as right.
+
+    ``category`` is the kind of the question, where the table says it; ``phrasings`` are all ways in which it is asked, the first
+    of them ``question``.
+    """
 
     question: str
     answer: str
     references: tuple[str, ...]
+    category: str = ""
+    phrasings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +67,10 @@ class Texts:
         Why a trial is not kept; empty for the others.
     source : str
         Where the texts come from, for the report.
-    table : Path or None
     n_duplicates : int
-        Rows of the table that repeated another one and were dropped.
+        Rows of the tables that repeated another one and were dropped.
     unknown : tuple of str
-        Keys of the events for which the table has no text.
+        Keys of the events for which no table has a text.
     """
 
     stimulus: tuple[str, ...]
@@ -70,7 +78,6 @@ class Texts:
     keep: Bools
     reasons: tuple[str, ...]
     source: str
-    table: Path | None = None
     n_duplicates: int = 0
     unknown: tuple[str, ...] = ()
 
@@ -82,7 +89,7 @@ def load_texts(bids_dir: Path, settings: Text, events: pd.DataFrame, events_path
     ----------
     bids_dir : Path
     settings : Text
-        ``column``, ``key``, ``table``, ``answer`` and ``question`` are used; what is empty is looked for.
+        ``column``, ``key``, ``table``, ``answer``, ``question``, ``category`` and ``task`` are used; what is empty is looked for.
     events : DataFrame
         From `bids_brainlm.io.events.load_events`.
     events_path : Path
@@ -93,7 +100,8 @@ def load_texts(bids_dir: Path, settings: Text, events: pd.DataFrame, events_path
     NoTextError
         When no source of texts is found, or not one trial has a text: this run has none.
     InputError, MissingInputError
-        When a column or table that was named is not there, two tables could be meant, or the table leaves the BIDS folder.
+        When a column or table that was named is not there, two tables could be meant, a table leaves the BIDS folder, or
+        phrasings of one task have different answers.
     """
     columns = list(events)
     for name, what in ((settings.column, "texts"), (settings.key, "keys")):
@@ -104,8 +112,8 @@ def load_texts(bids_dir: Path, settings: Text, events: pd.DataFrame, events_path
     if column:
         texts = _from_column(events, column, settings.key)
     else:
-        key, table = _find_table(Path(bids_dir), settings, columns, events_path)
-        texts = _from_table(events[key], table, settings)
+        key, tables = _find_tables(Path(bids_dir), settings, columns, events_path)
+        texts = _from_tables(events[key], tables, settings)
     if not texts.keep.any():
         reason = next(iter(texts.reasons), "")
         remedy = "check --texts and --key-column: keys are compared as they stand"
@@ -159,27 +167,26 @@ def _from_column(events: pd.DataFrame, column: str, key: str) -> Texts:
     )
 
 
-def _find_table(bids_dir: Path, settings: Text, columns: Sequence[str], events_path: Path) -> tuple[str, Path]:
-    """Key column and table; the settings win over what is found."""
+def _find_tables(bids_dir: Path, settings: Text, columns: Sequence[str], events_path: Path) -> tuple[str, list[Path]]:
+    """Key column and tables; the settings win over what is found."""
     keys = [settings.key] if settings.key else [name for name in KEY_COLUMNS if name in columns]
-    folder = bids_dir / "stimuli"
-    named = [settings.table] if settings.table else sorted(f"stimuli/{path.name}" for path in folder.glob("*.tsv"))
+    named = settings.table or sorted(f"stimuli/{path.name}" for path in (bids_dir / "stimuli").glob("*.tsv"))
     headers = {path: _header(path) for path in (inside(bids_dir, Path(name)) for name in named)}
-    for key in keys:
-        found = [path for path, header in headers.items() if key in header and _answer(header, settings)]
-        if len(found) > 1:
+    usable = {key: [path for path, header in headers.items() if key in header and _answer(header, settings)] for key in keys}
+    for key, found in usable.items():
+        if settings.table and len(found) == len(headers):
+            return key, found
+        if not settings.table and len(found) > 1:
             names = ", ".join(path.name for path in found)
-            raise InputError(
-                f"texts for {key} in several tables ({names})", bids_dir / "stimuli", expected="one", remedy="choose --texts"
-            )
-        if found:
-            return key, found[0]
+            what, expected = f"texts for {key} in several tables ({names})", "one, or all of them named"
+            raise InputError(what, bids_dir / "stimuli", expected=expected, remedy="choose --texts")
+        if not settings.table and found:
+            return key, found
     if settings.table:
-        table, header = next(iter(headers.items()))
+        table = next(path for path in headers if not all(path in found for found in usable.values()) or not usable)
         what = f"no column to join to the events ({', '.join(columns)}), or none of texts"
-        raise InputError(
-            what, table, expected=f"a key and an answer; found {', '.join(header)}", remedy="--key-column, --set text.answer="
-        )
+        expected = f"a key and an answer; found {', '.join(headers[table])}"
+        raise InputError(what, table, expected=expected, remedy="--key-column, --set text.answer=")
     raise NoTextError(
         f"no texts: the events have the columns {', '.join(columns)}",
         events_path,
@@ -189,19 +196,42 @@ def _find_table(bids_dir: Path, settings: Text, columns: Sequence[str], events_p
 
 
 def _answer(header: Sequence[str], settings: Text) -> str:
-    return _first([settings.answer] if settings.answer else ANSWER_COLUMNS, header)
+    """Column of texts; of several tables, those without the one that is named have one of the usual names."""
+    others = ANSWER_COLUMNS if not settings.answer or len(settings.table) > 1 else ()
+    return _first((settings.answer, *others), header)
 
 
-def _from_table(keys: pd.Series, path: Path, settings: Text) -> Texts:
-    header = _header(path)
-    question = settings.question or _first((QUESTION_COLUMN,), header)
-    if question and question not in header:
-        raise InputError(f"no column {question!r} of questions", path, expected=f"one of {', '.join(header)}")
-    items, n_duplicates = _items(path, _stamp(path), str(keys.name), question, _answer(header, settings))
+class _Columns(NamedTuple):
+    """Names of the columns of a table; empty for one that it does not have."""
+
+    answer: str
+    question: str
+    category: str
+    task: str
+
+
+def _columns(tables: Sequence[Path], settings: Text) -> list[_Columns]:
+    """Columns of each table; one that is named must be in some table."""
+    headers = [_header(path) for path in tables]
+    known = dict.fromkeys(column for header in headers for column in header)
+    named = {"questions": settings.question, "categories": settings.category, "tasks": settings.task}
+    for what, name in named.items():
+        if name and name not in known:
+            raise InputError(f"no column {name!r} of {what}", tables[0], expected=f"one of {', '.join(known)}")
+    usual = (QUESTION_COLUMN, CATEGORY_COLUMN, TASK_COLUMN)
+    wanted = [name or other for name, other in zip(named.values(), usual, strict=True)]
+    return [_Columns(_answer(header, settings), *(_first((name,), header) for name in wanted)) for header in headers]
+
+
+def _from_tables(keys: pd.Series, tables: Sequence[Path], settings: Text) -> Texts:
+    columns = _columns(tables, settings)
+    sources = tuple((path, _stamp(path), own) for path, own in zip(tables, columns, strict=True))
+    items, n_duplicates = _items(sources, str(keys.name))
     stimulus = ["" if key is None else str(key) for key in keys]
     keep = np.array([key in items for key in stimulus], dtype=bool)
+    names = " and ".join(path.name for path in tables)
     reasons = [
-        "" if kept else (f"no text for {key!r} in {path.name}" if key else f"no {keys.name}")
+        "" if kept else (f"no text for {key!r} in {names}" if key else f"no {keys.name}")
         for key, kept in zip(stimulus, keep, strict=True)
     ]
     return Texts(
@@ -209,8 +239,7 @@ def _from_table(keys: pd.Series, path: Path, settings: Text) -> Texts:
         items=tuple(items.get(key, ()) for key in stimulus),
         keep=keep,
         reasons=tuple(reasons),
-        source=f"{path.name}, joined by {keys.name}",
-        table=path,
+        source=f"{names}, joined by {keys.name}",
         n_duplicates=n_duplicates,
         unknown=tuple(dict.fromkeys(key for key, kept in zip(stimulus, keep, strict=True) if key and not kept)),
     )
@@ -231,26 +260,57 @@ def _stamp(path: Path) -> tuple[int, int]:
     return status.st_mtime_ns, status.st_size
 
 
+class _Row(NamedTuple):
+    """One row of a table; ``task`` is the question itself where the table has no column of tasks."""
+
+    key: str
+    task: str
+    question: str
+    answer: str
+    category: str
+
+
+Source = tuple[Path, tuple[int, int], _Columns]
+"""A table, its stamp, its columns."""
+
+
 @lru_cache(maxsize=4)
-def _items(
-    path: Path, stamp: tuple[int, int], key: str, question: str, answer: str
-) -> tuple[Mapping[str, tuple[Item, ...]], int]:
+def _items(sources: tuple[Source, ...], key: str) -> tuple[Mapping[str, tuple[Item, ...]], int]:
     """Items by key, and how many rows repeated another one.
 
-    Every run of a participant asks for the same table, which may have 10^5 rows; ``stamp`` (time and size) tells when it changed.
+    Every run of a participant asks for the same tables, which may have 10^6 rows; stamps (time and size) tell when one changed.
     """
-    table = read_tsv(path)
-    questions = table[question] if question else [None] * len(table)
-    rows = [
-        (str(name), normalise(asked or ""), normalise(text))
-        for name, asked, text in zip(table[key], questions, table[answer], strict=True)
-        if name is not None and text is not None
-    ]
-    unique = list(dict.fromkeys(rows))
-    references: dict[tuple[str, str], list[str]] = {}
-    for name, asked, text in unique:
-        references.setdefault((name, asked), []).append(text)
+    rows = [row for path, _, columns in sources for row in _rows(path, key, columns)]
+    asked: dict[tuple[str, str], dict[_Row, None]] = {}
+    for row in rows:
+        asked.setdefault((row.key, row.task), {})[row] = None
     out: dict[str, list[Item]] = {}
-    for name, asked, text in unique:
-        out.setdefault(name, []).append(Item(asked, text, tuple(references[name, asked])))
-    return {name: tuple(items) for name, items in out.items()}, len(rows) - len(unique)
+    for (name, _), own in asked.items():
+        out.setdefault(name, []).append(_item(list(own), sources[0][0]))
+    return {name: tuple(items) for name, items in out.items()}, len(rows) - sum(map(len, asked.values()))
+
+
+def _rows(path: Path, key: str, columns: _Columns) -> Iterator[_Row]:
+    table = read_tsv(path)
+    nothing = [None] * len(table)
+    cells = (table[name] if name else nothing for name in (key, columns.task, columns.question, columns.answer, columns.category))
+    for name, task, question, answer, category in zip(*cells, strict=True):
+        if name is not None and answer is not None:
+            asked = normalise(question or "")
+            # The category of a caption would be one of stimuli, not of questions.
+            kind = normalise(category or "") if asked else ""
+            yield _Row(str(name), normalise(task or "") or asked, asked, normalise(answer), kind)
+
+
+def _item(rows: Sequence[_Row], path: Path) -> Item:
+    """One question of a stimulus, from its rows: phrasings and references."""
+    answers: dict[str, dict[str, None]] = {}
+    for row in rows:
+        answers.setdefault(row.question, {})[row.answer] = None
+    first = rows[0]
+    if len({frozenset(found) for found in answers.values()}) > 1:
+        what = f"phrasings of the task {first.task!r} about {first.key!r} have different answers"
+        remedy = "give different questions different tasks, or name the column of tasks: --set text.task="
+        raise InputError(what, path, expected="the same answers for each phrasing", remedy=remedy)
+    phrasings = tuple(answers) if first.question else ()
+    return Item(first.question, first.answer, tuple(answers[first.question]), first.category, phrasings)

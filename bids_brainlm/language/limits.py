@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bids_brainlm.core.types import Prompt
 from bids_brainlm.language.render import Tokenizer
@@ -34,7 +34,7 @@ class Limits:
 def shortened(prompt: Prompt, limits: Limits, tokenizer: Tokenizer) -> Prompt:
     """A prompt with no more tokens than the limits allow; itself where it has no more."""
     context = _fitting(prompt.context, limits.prompt, tokenizer, newest=not limits.oldest)
-    return Prompt(context, _fitting(prompt.answer, limits.answer, tokenizer, newest=False))
+    return replace(prompt, context=context, answer=_fitting(prompt.answer, limits.answer, tokenizer, newest=False))
 
 
 def _fitting(text: str, limit: int, tokenizer: Tokenizer, *, newest: bool) -> str:

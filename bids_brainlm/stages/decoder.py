@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from bids_brainlm.config import Config, as_tree, build
 from bids_brainlm.core.features import fit_affine
+from bids_brainlm.core.questions import pools
 from bids_brainlm.core.types import Affine, Examples, Prompt, Split
 from bids_brainlm.errors import ConfigError
 from bids_brainlm.language.limits import Limits, shortened
@@ -160,6 +161,8 @@ def train(
         precision_of(config.phases[0].precision, device),
     )
     corpora = [corpus(examples, part, llm.tokenizer, model.n_tokens, config) for part in (split.train, split.validation)]
+    if config.text.mix:
+        corpora[0] = corpora[0].pooled(*pools(examples.take(split.train), config.text.mix))
     with _scores_once(model, affine, config) as once:
         history = fit(
             model,
@@ -252,7 +255,7 @@ def corpus(examples: Examples, part: NDArray[np.int64], tokenizer: Any, n_slots:
         return render(shortened(prompt, limits, tokenizer), tokenizer, n_slots, config.model.style, with_answer=True)
 
     renderings = tuple(
-        tuple(map(rendered, _variants(own, texts, config))) for own, texts in zip(chosen.prompts, chosen.references, strict=True)
+        tuple(map(rendered, _variants(own, texts))) for own, texts in zip(chosen.prompts, chosen.references, strict=True)
     )
     return Corpus(renderings, chosen.gather)
 
@@ -277,9 +280,8 @@ def lora_of(config: Config) -> LoRA:
     return LoRA(config.model.lora_rank, config.model.lora_alpha, config.model.lora_dropout, config.model.lora_targets)
 
 
-def _variants(own: Prompt, references: Sequence[str], config: Config) -> list[Prompt]:
-    contexts = config.text.prompts if own.context in config.text.prompts else (own.context,)
-    return [Prompt(context, answer) for answer in references for context in contexts]
+def _variants(own: Prompt, references: Sequence[str]) -> list[Prompt]:
+    return [Prompt(context, answer) for answer in references for context in own.wordings]
 
 
 def _answers(examples: Examples, train: NDArray[np.int64], llm: LLM, config: Config) -> list[NDArray[np.int64]]:

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from bids_brainlm.config import Config, Request
 from bids_brainlm.core.features import center
+from bids_brainlm.core.questions import held_out, unmixed
 from bids_brainlm.core.shifts import refuse_few
 from bids_brainlm.core.splits import average, make_splits, without
-from bids_brainlm.core.types import Examples, Prompt, Recording, Split
+from bids_brainlm.core.types import CAPTION, QUESTION, Examples, Prompt, Recording, Split
 from bids_brainlm.errors import InputError, LeakageError, MissingInputError
 from bids_brainlm.io.files import read_tsv
 from bids_brainlm.io.texts import Item, load_texts
@@ -106,17 +107,21 @@ class _Asked:
 
 
 def _asked(trial: str, stimulus: str, items: Sequence[Item], config: Config) -> list[_Asked]:
-    default = config.text.prompts[0] if config.text.prompts else ""
-    # Several rows that answer the same question are several references of one example.
-    questions = list({item.question: item for item in reversed(items)}.values())[::-1]
     out = []
-    for k, item in enumerate(questions):
-        name = trial + (f"_q-{k + 1}" if len(questions) > 1 else "")
+    for k, item in enumerate(items):
+        name = trial + (f"_q-{k + 1}" if len(items) > 1 else "")
         if config.window.chunks:
             out += [_of_chunk(name, stimulus, chunk) for chunk in chunks_of(item.answer, config.window)]
         else:
-            out.append(_Asked(name, stimulus, Prompt(item.question or default, item.answer), item.references))
+            out.append(_Asked(name, stimulus, _prompt(item, config.text.prompts), item.references))
     return out
+
+
+def _prompt(item: Item, instructions: tuple[str, ...]) -> Prompt:
+    """A question, or for a text without one an instruction."""
+    if item.question:
+        return Prompt(item.question, item.answer, item.category or QUESTION, item.phrasings)
+    return Prompt(instructions[0] if instructions else "", item.answer, CAPTION, instructions)
 
 
 def _of_chunk(name: str, stimulus: str, chunk: Chunk) -> _Asked:
@@ -133,7 +138,7 @@ def kept(table: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def splits_of(request: Request, trials: Trials, examples: Examples) -> tuple[Split, ...]:
-    """The folds, with repeats averaged, and categories left out of training, where the configuration asks for it.
+    """The folds, with repeats averaged, and categories or questions left out of training, where the configuration asks for it.
 
     Raises
     ------
@@ -150,6 +155,9 @@ def splits_of(request: Request, trials: Trials, examples: Examples) -> tuple[Spl
         category = left_out_of(request)
         if category is not None:
             folds = tuple(without(fold, category.taught_by(examples)) for fold in folds)
+        untrained = unmixed(examples.prompts, request.config.text.mix) | held_out(examples.prompts, settings.leave_out_questions)
+        if untrained.any():
+            folds = tuple(without(fold, untrained) for fold in folds)
         averaged = tuple(average(fold, settings.average) for fold in folds)
     except LeakageError as error:
         over_time = request.config.window.words

@@ -30,7 +30,7 @@ def table_faults(request: Request) -> list[BrainLMError]:
 
 
 def _named_tables(request: Request) -> list[str]:
-    return [name for name in (request.config.text.table, request.config.split.source) if name.endswith(".tsv")]
+    return [name for name in (*request.config.text.table, request.config.split.source) if name.endswith(".tsv")]
 
 
 def tables_of(request: Request) -> list[Path]:

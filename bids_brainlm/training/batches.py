@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +26,13 @@ class Corpus:
     renderings : tuple (n) of tuples of Rendered
     gather : callable or None
         Indices (b,) -> (b, T, V) float32 responses; None for text alone.
+    chances : tuple (n) of (r,) float64, optional
+        Probability of each rendering of each item; all alike when absent.
     """
 
     renderings: tuple[tuple[Rendered, ...], ...]
     gather: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None
+    chances: tuple[NDArray[np.float64], ...] | None = None
 
     def __len__(self) -> int:
         return len(self.renderings)
@@ -52,6 +54,23 @@ class Corpus:
         starts = range(0, len(self), size)
         kept = np.concatenate([function(self.gather(np.arange(s, min(s + size, len(self))))) for s in starts])
         return replace(self, gather=kept.__getitem__)
+
+    def pooled(self, pool: NDArray[np.int64], chance: NDArray[np.float64]) -> Corpus:
+        """Items of one pool as one item, of which an epoch draws one; its response is that of the first of them.
+
+        Parameters
+        ----------
+        pool : (n,) int64
+            0 to m - 1.
+        chance : (n,) float64
+            Of each item in its pool; it is shared by the renderings of the item.
+        """
+        members = [np.flatnonzero(pool == k) for k in range(int(pool.max()) + 1)]
+        gather, first = self.gather, np.array([own[0] for own in members], dtype=np.int64)
+        renderings = tuple(tuple(one for i in own for one in self.renderings[i]) for own in members)
+        number = np.array([len(own) for own in self.renderings])
+        chances = tuple(np.repeat(chance[own] / number[own], number[own]) for own in members)
+        return Corpus(renderings, None if gather is None else lambda index: gather(first[index]), chances)
 
     def epoch(self, size: int, seed: Sequence[int], share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
         """Shuffled batches, one rendering drawn per item.
@@ -84,8 +103,12 @@ class Corpus:
             yield self.batch(index, [self.renderings[i][0] for i in index])
 
     def _draw(self, item: int, draw: float) -> Rendered:
-        choices: Any = self.renderings[item]
-        return choices[int(draw * len(choices))]  # type: ignore[no-any-return]
+        choices = self.renderings[item]
+        if self.chances is None:
+            return choices[int(draw * len(choices))]
+        # Sums of chances may fall short of 1 by a rounding error.
+        place = np.searchsorted(np.cumsum(self.chances[item]), draw, side="right")
+        return choices[min(int(place), len(choices) - 1)]
 
 
 def n_steps(n: int, size: int, world: int = 1) -> int:

@@ -13,8 +13,9 @@ from bids_brainlm.io.events import load_events
 from bids_brainlm.io.texts import Item, Texts, load_texts
 
 
-def load(root: Path, events: dict[str, list[str | None]], **settings: str) -> Texts:
-    return load_texts(root, Text(**settings), pd.DataFrame(events, dtype=object), root / "events.tsv")  # type: ignore[arg-type]
+def load(root: Path, events: dict[str, list[str | None]], *, table: str = "", **settings: str) -> Texts:
+    named = Text(**settings, table=tuple(table.split()))  # type: ignore[arg-type]
+    return load_texts(root, named, pd.DataFrame(events, dtype=object), root / "events.tsv")
 
 
 def table(root: Path, content: str, name: str = "stimuli/captions.tsv") -> Path:
@@ -38,7 +39,7 @@ def test_rows_of_one_key_are_references_of_each_other(tmp_path: Path) -> None:
     table(tmp_path, "stim_file\tcaption\nimg/1.png\ta cat\nimg/1.png\tone cat\nimg/1.png\ta cat\nimg/2.png\ta dog\n")
     texts = load(tmp_path, {"stim_file": ["img/1.png", "1.png", None, "img/2.png"], "trial_type": ["x"] * 4})
     both = ("a cat", "one cat")
-    assert texts.items[0] == (Item("", "a cat", both), Item("", "one cat", both))
+    assert texts.items[0] == (Item("", "a cat", both),)
     assert texts.stimulus == ("img/1.png", "", "", "img/2.png")
     assert texts.n_duplicates == 1
     assert list(texts.keep) == [True, False, False, True]
@@ -49,11 +50,40 @@ def test_questions(tmp_path: Path) -> None:
     table(tmp_path, "trial_type\tquestion\tanswer\nx\tWhat?\ta cat\nx\tWhat?\tcat\nx\tHow many?\tone\nx\t\tfree\n")
     (items,) = load(tmp_path, {"trial_type": ["x"]}).items
     assert items == (
-        Item("What?", "a cat", ("a cat", "cat")),
-        Item("What?", "cat", ("a cat", "cat")),
-        Item("How many?", "one", ("one",)),
+        Item("What?", "a cat", ("a cat", "cat"), phrasings=("What?",)),
+        Item("How many?", "one", ("one",), phrasings=("How many?",)),
         Item("", "free", ("free",)),
     )
+
+
+def test_captions_and_questions_are_put_together(tmp_path: Path) -> None:
+    """Each table has its own column of texts; a category of a caption would be one of stimuli."""
+    table(tmp_path, "stim_id\tcaption\tcategory\n1\ta cat\tanimal\n1\tone cat\tanimal\n2\ta bus\tvehicle\n")
+    table(tmp_path, "stim_id\tquestion\tanswer\tcategory\n1\tHow many?\tone\tcount\n", "stimuli/questions.tsv")
+    events: dict[str, list[str | None]] = {"stim_id": ["1", "2", "3"]}
+    texts = load(tmp_path, events, table="stimuli/captions.tsv stimuli/questions.tsv")
+    asked = Item("How many?", "one", ("one",), "count", ("How many?",))
+    assert texts.items == ((Item("", "a cat", ("a cat", "one cat")), asked), (Item("", "a bus", ("a bus",)),), ())
+    assert texts.source == "captions.tsv and questions.tsv, joined by stim_id"
+    assert texts.reasons[2] == "no text for '3' in captions.tsv and questions.tsv"
+    renamed = load(tmp_path, events, table="stimuli/captions.tsv stimuli/questions.tsv", answer="category", category="answer")
+    assert renamed.items[0][1] == Item("How many?", "count", ("count",), "one", ("How many?",))
+    table(tmp_path, "stim_id\tlabel\n1\tx\n", "stimuli/labels.tsv")
+    with pytest.raises(InputError, match=r"or none of texts: .*labels.tsv .*found stim_id, label"):
+        load(tmp_path, events, table="stimuli/captions.tsv stimuli/labels.tsv")
+
+
+def test_rows_of_one_task_are_phrasings(tmp_path: Path) -> None:
+    rows = "1\tcount\tHow many?\tone\n1\tcount\tWhat number?\tone\n1\tcolour\tHow many colours?\ttwo\n1\t\tWho?\ta cat\n"
+    table(tmp_path, "stim_id\ttask\tquestion\tanswer\n" + rows)
+    (items,) = load(tmp_path, {"stim_id": ["1"]}).items
+    assert [item.phrasings for item in items] == [("How many?", "What number?"), ("How many colours?",), ("Who?",)]
+    assert [item.references for item in items] == [("one",), ("two",), ("a cat",)]
+    table(tmp_path, "stim_id\ttask\tquestion\tanswer\n" + rows.replace("What number?\tone", "What number?\ttwo"))
+    with pytest.raises(InputError, match="the task 'count' about '1' have different answers.*text.task"):
+        load(tmp_path, {"stim_id": ["1"]})
+    with pytest.raises(InputError, match="no column 'kind' of categories.*one of stim_id, task, question, answer"):
+        load(tmp_path, {"stim_id": ["1"]}, category="kind")
 
 
 def test_keys_are_tried_in_order_until_a_table_has_one(tmp_path: Path) -> None:
@@ -116,4 +146,4 @@ def test_haxby(real_data: Path) -> None:
     texts = load_texts(root, Text(), load_events(events), events)
     assert texts.keep.all()
     assert len(texts.items) == 8
-    assert all(len(items) == len(items[0].references) == 2 for items in texts.items)
+    assert all(len(items) == 1 and len(items[0].references) == 2 for items in texts.items)

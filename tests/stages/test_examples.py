@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bids_brainlm.core.leakage import count
 from bids_brainlm.errors import InputError
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.stages.examples import examples_of, splits_of
@@ -80,6 +81,61 @@ def test_a_question_of_a_stimulus_never_leaves_its_part(request_: Any) -> None:
     parts = [set(split.examples.stimulus[index]) for index in (split.train, split.validation, split.test)]
     assert sum(map(len, parts)) == 4
     assert len(split.train) + len(split.validation) + len(split.test) == 15
+
+
+BOTH = {"text.table": '["texts.tsv", "captions.tsv"]', "text.key": "stim_id", "split.scheme": "column", "split.source": "part"}
+
+
+def _with_captions(make_request: Any, **more: str) -> tuple[Any, Trials]:
+    """Two texts of training stimuli s1, s2 and one of a test stimulus s3, as captions and as questions in two phrasings."""
+    settings = BOTH | {name.replace("__", "."): value for name, value in more.items()}
+    made = make_request(*(part for pair in settings.items() for part in pair))
+    rows = [
+        f"{s}\tcolour\t{q} colour?\t{c}\thue\n"
+        for s, c in zip(("s1", "s2", "s3"), ("red", "blue", "red"), strict=True)
+        for q in ("What", "Which")
+    ]
+    rows += [f"{s}\tplace\tWhere?\t{p}\tn/a\n" for s, p in (("s1", "here"), ("s3", "there"))]
+    (made.bids_dir / "texts.tsv").write_text("stim_id\ttask\tquestion\tanswer\tcategory\n" + "".join(rows))
+    (made.bids_dir / "captions.tsv").write_text("stim_id\tcaption\ns1\ta red one\ns2\ta blue one\ns3\tone in red\n")
+    trials = _trials(["s1", "s2", "s3"] * 2, ["a"] * 3 + ["b"] * 3, part=["train", "train", "test"] * 2)
+    return made, trials
+
+
+def test_captions_and_questions_are_examples_of_the_same_rows(make_request: Any) -> None:
+    made, trials = _with_captions(make_request)
+    (split,) = splits_of(made, trials, examples_of(made, trials))
+    examples = split.examples
+    assert [p.category for p in examples.prompts[:3]] == ["hue", "question", "caption"]
+    assert examples.prompts[0].phrasings == ("What colour?", "Which colour?")
+    assert examples.prompts[2].phrasings == made.config.text.prompts
+    assert examples.rows[:3, 0, 0].tolist() == [0, 0, 0]
+    # No pair of question and answer of a held-out stimulus is trained on, in whatever phrasing or table.
+    assert set(examples.stimulus[split.train]) == {"s1", "s2"}
+    assert set(examples.stimulus[split.test]) == {"s3"}
+    assert count(split).shared_targets == 0
+    assert not np.isin(examples.rows[split.test], examples.rows[split.train]).any()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "trained"),
+    [
+        ("text.mix", "{caption = 1}", {"caption"}),
+        ("text.mix", "{question = 1}", {"hue", "question"}),
+        ("text.mix", "{hue = 1, caption = 1}", {"hue", "caption"}),
+        ("split.leave_out_questions", '["Which colour?"]', {"question", "caption"}),
+        ("split.leave_out_questions", '["hue", "Where?"]', {"caption"}),
+    ],
+)
+def test_what_is_not_trained_on_is_decoded_all_the_same(make_request: Any, setting: str, value: str, trained: set[str]) -> None:
+    made, trials = _with_captions(make_request, **{setting.replace(".", "__"): value})
+    (split,) = splits_of(made, trials, examples_of(made, trials))
+    assert {split.examples.prompts[i].category for i in split.train} == trained
+    assert {split.examples.prompts[i].category for i in split.test} == {"hue", "question", "caption"}
+    assert split.left_out + len(split.train) == 10
+    made, trials = _with_captions(make_request, split__leave_out_questions="size")
+    with pytest.raises(InputError, match=r"no question or category 'size'; categories: caption, hue, question"):
+        splits_of(made, trials, examples_of(made, trials))
 
 
 def test_a_category_is_left_out_of_training_by_label_and_by_word(make_request: Any) -> None:

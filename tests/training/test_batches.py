@@ -26,6 +26,24 @@ def items(batches: list[Batch]) -> list[int]:
     return [int(i) for batch in batches for i in batch.ids[:, 1]]
 
 
+def test_a_pool_is_one_item_of_which_an_epoch_draws_one() -> None:
+    """Drawn as often as their chances say; the response is that of the first of the pool."""
+    whole = corpus(5, 2)
+    pool, chance = np.array([0, 1, 0, 1, 1]), np.array([0.9, 0.5, 0.1, 0.5, 0.0])
+    pooled = whole.pooled(pool, chance)
+    assert len(pooled) == 2
+    assert pooled.gather is not None
+    assert pooled.gather(np.array([1, 0])).ravel().tolist() == [1.0, 0.0]
+    place = {id(one): i for i, item in enumerate(whole.renderings) for one in item}
+    drawn = np.zeros((2, 5))
+    for draw in (np.arange(1000) + 0.5) / 1000:
+        for item in range(2):
+            drawn[item, place[id(pooled._draw(item, draw))]] += 1
+    np.testing.assert_allclose(drawn / 1000, [[0.9, 0, 0.1, 0, 0], [0, 0.5, 0, 0.5, 0.0]])
+    assert len(list(pooled.epoch(1, (0, 0, 0)))) == 2
+    assert pooled._draw(1, 1 - 1e-12) in pooled.renderings[1]
+
+
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 99))
 def test_an_epoch_has_each_item_once_with_its_own_response(n: int, size: int, seed: int) -> None:
     batches = list(corpus(n).epoch(size, (seed, 0, 0)))
