@@ -7,6 +7,8 @@
 - An *end token* closes the answer. It is trained on, so that generation stops (`stop_ids`).
 - *Control tokens* are those that structure a prompt (``<|im_end|>``, ``<think>``). Only a style writes them: a context or an
   answer that spells one out is tokenised as ordinary characters, so that no stimulus text can end a turn or open another.
+- A *conversation* is several contexts with their answers, the last of which is still to come. ``chat`` writes a turn of each,
+  with the brain before the first; in any other style they are one running text.
 
 Without its answer a rendering is a prefix of the one with it, token by token; what is generated from is what was trained on.
 """
@@ -26,8 +28,8 @@ from bids_brainlm.core.types import Bools, Ints, Prompt
 from bids_brainlm.errors import InputError
 from bids_brainlm.registry import prompt_styles
 
-USER, ANSWER = "BRAINLMUSERTURN", "BRAINLMANSWER"
-"""Stand-ins for context and answer in a chat template: letters only, so that no template trims, splits or escapes them."""
+CHAT = "chat"
+"""The style that asks and answers."""
 
 FIXED_DATE = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
 """Put before a chat template, hides the clock from it."""
@@ -121,7 +123,41 @@ def render(prompt: Prompt, tokenizer: Tokenizer, n_slots: int, style: str, with_
     return out
 
 
-@prompt_styles.register("chat")
+def render_conversation(
+    turns: Sequence[Prompt], tokenizer: Tokenizer, n_slots: int, style: str, with_answer: bool = True
+) -> Rendered:
+    """Lay out a conversation; only the last answer is trained on.
+
+    Parameters
+    ----------
+    turns : sequence of Prompt
+        At least one; a single one is laid out as `render` does.
+    tokenizer, n_slots, style, with_answer
+        As in `render`.
+    """
+    if has_turns(style, tokenizer):
+        return _in_turns(turns, tokenizer, n_slots, with_answer)
+    return render(as_one_text(turns, style), tokenizer, n_slots, style, with_answer)
+
+
+def as_one_text(turns: Sequence[Prompt], style: str) -> Prompt:
+    """A conversation as a single prompt, whose context is all that was said before the last answer.
+
+    >>> as_one_text([Prompt("A fox", "runs."), Prompt("It", "sleeps.")], "continuation").context
+    'A fox runs. It'
+    """
+    *earlier, last = turns
+    said = [text.strip() for turn in earlier for text in (turn.context, turn.answer)]
+    told = [text for text in [*said, last.context if style != CHAT else last.context.strip()] if text]
+    return Prompt(("\n" if style == CHAT else " ").join(told), last.answer)
+
+
+def has_turns(style: str, tokenizer: Tokenizer) -> bool:
+    """Whether a conversation has turns; otherwise it is one text."""
+    return style == CHAT and bool(tokenizer.chat_template)
+
+
+@prompt_styles.register(CHAT)
 def chat(prompt: Prompt, tokenizer: Tokenizer, n_slots: int, with_answer: bool) -> Rendered:
     """Brain and question in the user's turn, the answer in the assistant's (CorText, Bosch et al. 2025).
 
@@ -134,19 +170,11 @@ def chat(prompt: Prompt, tokenizer: Tokenizer, n_slots: int, with_answer: bool) 
     InputError
         When the template fails, does not keep the two turns, or nothing ends the answer.
     """
-    context, answer = prompt.context.strip(), prompt.answer.strip()
     if not tokenizer.chat_template:
+        context = prompt.context.strip()
         separator = "\n" if context else ""
-        return _plain(context + separator, answer, tokenizer, n_slots, with_answer)
-    head, middle, end = _template(tokenizer)
-    # A space that ends a header is part of the next word in most vocabularies.
-    head, context = _space_to_next(head, context)
-    context, middle = (context, middle) if context.strip() else ("", context + middle)
-    middle, answer = _space_to_next(middle, answer)
-    before = _encode(head, tokenizer, first=True)
-    after = _encode(context, tokenizer, user=True, first=not head) + _encode(middle, tokenizer)
-    ending = _until_control(_encode(end, tokenizer), tokenizer) or _eos(tokenizer, required=True)
-    return _assemble(before, n_slots, after, _encode(answer, tokenizer, user=True) + ending, tokenizer, with_answer)
+        return _plain(context + separator, prompt.answer.strip(), tokenizer, n_slots, with_answer)
+    return _in_turns([prompt], tokenizer, n_slots, with_answer)
 
 
 @prompt_styles.register("continuation")
@@ -200,6 +228,32 @@ def _plain(context: str, answer: str, tokenizer: Tokenizer, n_slots: int, with_a
     return _assemble(before, n_slots, after, tail + _eos(tokenizer), tokenizer, with_answer)
 
 
+def _in_turns(turns: Sequence[Prompt], tokenizer: Tokenizer, n_slots: int, with_answer: bool) -> Rendered:
+    *pieces, end = _template(tokenizer, len(turns))
+    said = _spaced(pieces, [text.strip() for turn in turns for text in (turn.context, turn.answer)])
+    (head, first), *others = said
+    before, after = _encode(head, tokenizer, first=True), _encode(first, tokenizer, user=True, first=not head)
+    for piece, text in others[:-1]:
+        after += _encode(piece, tokenizer) + _encode(text, tokenizer, user=True)
+    middle, answer = others[-1]
+    after += _encode(middle, tokenizer)
+    ending = _until_control(_encode(end, tokenizer), tokenizer) or _eos(tokenizer, required=True)
+    return _assemble(before, n_slots, after, _encode(answer, tokenizer, user=True) + ending, tokenizer, with_answer)
+
+
+def _spaced(pieces: Sequence[str], texts: Sequence[str]) -> list[tuple[str, str]]:
+    """What a template writes before each text, and the text; a space between them belongs to the latter.
+
+    It is part of the next word in most vocabularies. An empty text leaves it to what follows.
+    """
+    out, left = [], ""
+    for k, (piece, text) in enumerate(zip(pieces, texts, strict=True), start=1):
+        piece, text = _space_to_next(left + piece, text)
+        text, left = (text, "") if text.strip() or k == len(texts) else ("", text)
+        out.append((piece, text))
+    return out
+
+
 def _assemble(
     before: list[int], n_slots: int, after: list[int], answer: list[int], tokenizer: Tokenizer, with_answer: bool
 ) -> Rendered:
@@ -212,22 +266,22 @@ def _assemble(
     return Rendered(ids, position >= len(ids) - len(answer), slot)
 
 
-def _template(tokenizer: Tokenizer) -> tuple[str, str, str]:
-    """What a chat template writes before the user's text, between it and the answer, and after the answer."""
-    turns = [{"role": "user", "content": USER}, {"role": "assistant", "content": ANSWER}]
+def _template(tokenizer: Tokenizer, n_turns: int) -> list[str]:
+    """What a chat template writes before, between and after the texts of some turns."""
+    # Letters only, so that no template trims, splits or escapes them.
+    marks = [f"BRAINLM{'X' * k}{who}" for k in range(n_turns) for who in ("USERTURN", "ANSWER")]
+    turns = [{"role": role, "content": mark} for role, mark in zip(("user", "assistant") * n_turns, marks, strict=True)]
     try:
         text: str = tokenizer.apply_chat_template(turns, tokenize=False, chat_template=_undated(tokenizer.get_chat_template()))
     except (TemplateError, ValueError) as error:
         raise InputError(
             f"the chat template fails ({error})", tokenizer.name_or_path, remedy="use the style continuation"
         ) from error
-    head, _, rest = text.partition(USER)
-    middle, _, end = rest.partition(ANSWER)
-    if text.count(USER) != 1 or rest.count(ANSWER) != 1:
+    if re.findall("|".join(marks), text) != marks:
         raise InputError(
             "the chat template does not write each turn once", tokenizer.name_or_path, remedy="use the style continuation"
         )
-    return head, middle, end
+    return re.split("|".join(marks), text)
 
 
 def _undated(template: str) -> str:

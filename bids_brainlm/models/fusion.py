@@ -202,7 +202,7 @@ class BrainLM(nn.Module):
             Prompt of the batch that each belongs to.
         """
         with self.precision():
-            return _predict(self.llm, self.embed(batch), batch)
+            return predict(self.llm, self.embed(batch), batch)
 
     def mean_embedding(self, ids: Tensor, weights: Tensor) -> Tensor:
         """(B, D) weighted mean input embedding of the tokens of each prompt, 0 where nothing has weight.
@@ -221,13 +221,13 @@ class BrainLM(nn.Module):
     def nll(self, batch: Batch) -> Tensor:
         """(B,) negative log-likelihood of the trained tokens of each prompt, in nats."""
         logits, targets, row = self(batch)
-        return _sum_nll(logits, targets, row, len(batch.ids))
+        return sum_nll(logits, targets, row, len(batch.ids))
 
     @torch.no_grad()
     def nll_at(self, batch: Batch, temperatures: Tensor) -> Tensor:
         """(B, S) the same with all logits divided by each of the temperatures (S,)."""
         logits, targets, row = self(batch)
-        return torch.stack([_sum_nll(logits / t, targets, row, len(batch.ids)) for t in temperatures], dim=1)
+        return torch.stack([sum_nll(logits / t, targets, row, len(batch.ids)) for t in temperatures], dim=1)
 
     @torch.no_grad()
     def nll_of_pairs(
@@ -269,15 +269,23 @@ class BrainLM(nn.Module):
                 tail_embeddings = self.llm.get_input_embeddings()(tail.ids)
                 # The last token that is shared goes with the text, so that the first token of the text has its predictor.
                 tail_embeddings[:, :1] = embeddings[brain, -1:]
-                cache = None if known is None else _chosen(known.past_key_values, brain)
-                logits, targets, row = _predict(self.llm, tail_embeddings, tail, cache, n_prefix)
-                out[torch.from_numpy(part).to(self.device)] = _sum_nll(logits, targets, row, len(part))
+                cache = None if known is None else rows_of_cache(known.past_key_values, brain)
+                logits, targets, row = predict(self.llm, tail_embeddings, tail, cache, n_prefix)
+                out[torch.from_numpy(part).to(self.device)] = sum_nll(logits, targets, row, len(part))
         return out
 
     @torch.no_grad()
-    def generate(
+    def generate(self, batch: Batch, *, stop: Sequence[int], max_new_tokens: int, **search: Any) -> list[list[int]]:
+        """Continue left-padded prompts; ``search`` and the result are those of `continued`."""
+        with self.precision():
+            return self.continued(self.embed(batch), batch.mask, stop=stop, max_new_tokens=max_new_tokens, **search)
+
+    @torch.no_grad()
+    def continued(
         self,
-        batch: Batch,
+        embeddings: Tensor,
+        mask: Tensor,
+        cache: Any = None,
         *,
         stop: Sequence[int],
         max_new_tokens: int,
@@ -285,7 +293,15 @@ class BrainLM(nn.Module):
         beams: int = 1,
         repetition_penalty: float = 1.0,
     ) -> list[list[int]]:
-        """Continue left-padded prompts; deterministic (greedy or beam search). No stop token among the first `min_new_tokens`.
+        """Continue prompts; deterministic (greedy or beam search). No stop token among the first `min_new_tokens`.
+
+        Parameters
+        ----------
+        embeddings : (B, L, D) Tensor
+        mask : (B, L) int64 Tensor
+            1 for real tokens, 0 for padding, which is on the left.
+        cache : Cache, optional
+            Keys and values of the first positions, for each beam of each prompt; it grows.
 
         Returns
         -------
@@ -301,8 +317,9 @@ class BrainLM(nn.Module):
             rules.append(MinLengthLogitsProcessor(min_new_tokens, list(stop), str(self.device)))
         with self.precision():
             out = self.llm.generate(
-                inputs_embeds=self.embed(batch),
-                attention_mask=batch.mask,
+                inputs_embeds=embeddings,
+                attention_mask=mask,
+                past_key_values=cache,
                 max_new_tokens=max_new_tokens,
                 num_beams=beams,
                 do_sample=False,
@@ -313,7 +330,8 @@ class BrainLM(nn.Module):
         return [_until(row, stop) for row in out.tolist()]
 
 
-def _predict(llm: Any, embeddings: Tensor, batch: Batch, cache: Any = None, n_cached: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def predict(llm: Any, embeddings: Tensor, batch: Batch, cache: Any = None, n_cached: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits as those of `BrainLM`, of prompts that go on from a cache of ``n_cached`` positions; it grows by all but the last."""
     wanted = batch.train.clone()
     wanted[:, 0] = False
     columns = wanted.any(0).nonzero()[:, 0]
@@ -333,7 +351,8 @@ def _predict(llm: Any, embeddings: Tensor, batch: Batch, cache: Any = None, n_ca
     return logits[chosen].float(), batch.ids[:, columns][chosen], row
 
 
-def _sum_nll(logits: Tensor, targets: Tensor, row: Tensor, n: int) -> Tensor:
+def sum_nll(logits: Tensor, targets: Tensor, row: Tensor, n: int) -> Tensor:
+    """(n,) negative log-likelihood of each prompt, in nats."""
     losses = nn.functional.cross_entropy(logits, targets, reduction="none")
     return torch.zeros(n, device=losses.device).index_add_(0, row, losses)
 
@@ -349,11 +368,12 @@ def _shared(texts: Sequence[Rendered]) -> int:
     return n_shared - 1
 
 
-def _chosen(cache: Any, rows: Tensor) -> Any:
-    """A cache of some rows of another; layers grow by new tensors, so the other one stays as it is."""
+def rows_of_cache(cache: Any, rows: Tensor | None) -> Any:
+    """A cache of some rows (or all) of another; layers grow by new tensors, so the other one stays as it is."""
     out = copy.copy(cache)
     out.layers = [copy.copy(layer) for layer in cache.layers]
-    out.batch_select_indices(rows)
+    if rows is not None:
+        out.batch_select_indices(rows)
     return out
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bids_brainlm.core.types import Prompt
 from bids_brainlm.errors import ConfigError, InputError
-from bids_brainlm.language.render import Rendered, decode, render, stop_ids
+from bids_brainlm.language.render import Rendered, decode, render, render_conversation, stop_ids
 from bids_brainlm.registry import prompt_styles
 
 CHATS = ("chatml", "thinking", "gemma", "dated", "bare")
@@ -95,6 +95,59 @@ def test_the_answer_ends_with_the_token_that_stops_generation(make: Any, tiny: M
 def test_a_template_without_an_end_ends_with_eos_and_a_date_does_not_move(make: Any) -> None:
     assert stop_ids(make(chat="bare"), "chat") == (make().eos_token_id,)
     assert "26 Jul 2024" in make().decode(render(Prompt("a", "b"), make(chat="dated"), 0, "chat").ids)
+
+
+TURNS = [Prompt(QUESTION, CAPTION), Prompt("What colour is it?", "Red."), Prompt("", "It sits.")]
+
+
+@pytest.mark.parametrize("chat", CHATS)
+@pytest.mark.parametrize("bos", [True, False])
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_conversation_is_the_template_of_hugging_face(make: Any, tiny: ModuleType, chat: str, bos: bool, n: int) -> None:
+    tokenizer = make(chat=chat, bos=bos)
+    said = [(role, text) for turn in TURNS[:n] for role, text in (("user", turn.context), ("assistant", turn.answer))]
+    messages = [{"role": role, "content": text} for role, text in said]
+    template = tokenizer.chat_template.replace("strftime_now('%d %b %Y')", "'26 Jul 2024'")
+    theirs = tokenizer.apply_chat_template(messages, tokenize=False, chat_template=template)
+    ours = render_conversation(TURNS[:n], tokenizer, 0, "chat")
+    # What a template writes after the last answer ends with its first control token, or is one.
+    end = tiny.END_OF_TURN[chat]
+    theirs = theirs[: theirs.rindex(end) + len(end)] if end in theirs else theirs + end
+    assert tokenizer.decode(ours.ids) == theirs
+    assert decode(ours.ids[ours.train], tokenizer) == TURNS[n - 1].answer
+    if n == 1:
+        assert ours.ids.tolist() == render(TURNS[0], tokenizer, 0, "chat").ids.tolist()
+
+
+@pytest.mark.parametrize("style", ["chat", "continuation"])
+def test_a_conversation_goes_on_from_what_was_said(any_tokenizer: Any, style: str) -> None:
+    said = [render_conversation(TURNS[:n], any_tokenizer, 3, style) for n in (1, 2, 3)]
+    asked = [render_conversation(TURNS[:n], any_tokenizer, 3, style, with_answer=False) for n in (1, 2, 3)]
+    for whole, prompt, turn in zip(said, asked, TURNS, strict=True):
+        assert whole.ids[: len(prompt.ids)].tolist() == prompt.ids.tolist()
+        assert whole.slot[: len(prompt.ids)].tolist() == prompt.slot.tolist()
+        assert np.flatnonzero(whole.train).tolist() == list(range(len(prompt.ids), len(whole.ids)))
+        assert decode(whole.ids[whole.train], any_tokenizer) == turn.answer
+        # One brain, before everything that is said.
+        assert np.flatnonzero(whole.slot).tolist() == np.flatnonzero(said[0].slot).tolist()
+    if style == "chat" and any_tokenizer.chat_template and "[INST]" not in any_tokenizer.chat_template:
+        for earlier, later in zip(said, asked[1:], strict=False):
+            assert later.ids[: len(earlier.ids)].tolist() == earlier.ids.tolist()
+
+
+@pytest.mark.parametrize("markup", MARKUP)
+def test_markup_in_earlier_turns_stays_text(any_tokenizer: Any, markup: str) -> None:
+    hostile = [Prompt(f"{QUESTION}{markup}x", f"{CAPTION} {markup} x"), TURNS[1]]
+    items = [render_conversation(turns, any_tokenizer, 2, "chat") for turns in (TURNS[:2], hostile)]
+    structure = [[i for i in item.ids[~item.slot].tolist() if i in controls(any_tokenizer)] for item in items]
+    assert structure[0] == structure[1]
+
+
+def test_without_turns_a_conversation_is_one_text(make: Any) -> None:
+    tokenizer = make()
+    for style, text in (("chat", f"{QUESTION}\n{CAPTION}\nA dog?\nNo."), ("continuation", f"{QUESTION} {CAPTION} A dog? No.")):
+        item = render_conversation([TURNS[0], Prompt("A dog?", "No.")], tokenizer, 2, style)
+        assert tokenizer.decode(item.ids[~item.slot]) == f"<s>{text}</s>"
 
 
 def test_layout_without_a_template(make: Any) -> None:
