@@ -30,6 +30,7 @@ from bids_brainlm.evaluation.group import GROUP_COLUMNS
 from bids_brainlm.evaluation.information import INFORMATION_COLUMNS
 from bids_brainlm.evaluation.metrics import get as get_metric
 from bids_brainlm.evaluation.paired import COMPARE_COLUMNS
+from bids_brainlm.evaluation.questions import ANSWERS_COLUMNS, QUESTIONS_COLUMNS
 from bids_brainlm.evaluation.ratings import KEY_COLUMNS, RATINGS_COLUMNS, SHEET_COLUMNS
 from bids_brainlm.evaluation.resources import ENABLED_BY
 from bids_brainlm.evaluation.story.comparison import STORY_COLUMNS
@@ -281,6 +282,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "surprise": partial(_columns, SURPRISE_COLUMNS),
     "evidence": partial(_columns, EVIDENCE_COLUMNS),
     "confusion": partial(_columns, CONFUSION_COLUMNS),
+    "questions": partial(_columns, QUESTIONS_COLUMNS),
+    "answers": partial(_columns, ANSWERS_COLUMNS),
     "coverage": partial(_columns, COVERAGE_COLUMNS),
     "compare": partial(_columns, COMPARE_COLUMNS),
     "group": partial(_columns, GROUP_COLUMNS),

@@ -116,13 +116,14 @@ def baseline_rows(
         own = metric(true.texts, true.references, stimuli=true.stimuli, **given)
         for name, texts in said.items():
             scores = metric(list(texts), true.references, stimuli=true.stimuli, **given)
-            rows += _rows(metric, name, own, scores, true, sampling)
+            rows += compared_rows(metric, name, own, scores, true, sampling)
     return pd.DataFrame(rows, columns=list(METRICS_COLUMNS))
 
 
-def _rows(
+def compared_rows(
     metric: Metric, name: str, own: Array, scores: Array, true: Predictions, sampling: Sampling
 ) -> Iterator[tuple[Any, ...]]:
+    """Two rows of `METRICS_COLUMNS`: the scores (n,) of a baseline, and those of the decoder minus them."""
     better = (own - scores) * (1 if metric.direction == "higher" else -1)
     p = sign_flip_p(better, true.groups, sampling.permutations, sampling.seed, n_folds=true.table["fold"].nunique())
     for condition, values, rest in (

@@ -251,6 +251,10 @@ class Evidence:
         others = (nll_true + self.specificity)[None]
         return primary_test(nll_true, others, units, n_samples, seed, nll_exchanged=self.exchanged)
 
+    def take(self, index: Ints) -> Evidence:
+        """Of some of the texts, without figures: their permutations are known as means over all texts."""
+        return Evidence(self.exchanged[:, index], self.specificity[index], self.n_compared[index], {})
+
     @classmethod
     def concat(cls, parts: Sequence[Evidence]) -> Evidence:
         """Folds one after the other; permutations that all of them have."""

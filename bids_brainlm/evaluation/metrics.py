@@ -8,7 +8,7 @@ paired test; corpus-level scores, which have neither, are not given. Of several 
 - ``chrf``: F score of character n-grams, n = 1 .. 6, recall counting four times (sacrebleu), lower case, 0 to 1.
 - ``rouge_1``, ``rouge_2``: F1 of the words, pairs of words, in common; ``rouge_l``: F1 of the longest common subsequence of
   words; ``wer``, ``cer``: word and character errors by length of the reference; all on lower-case whole words. ``exact``:
-  whether text and reference are the same words.
+  whether text and reference are the same words; ``contains``: whether the words of the reference stand in the text in a row.
 - ``cider``: see `bids_brainlm.evaluation.cider`; its references count together, and it is of one test set.
 - ``meteor``, ``bertscore``, ``embedding_similarity``: where WordNet, a masked language model, a sentence encoder are at hand
   (`bids_brainlm.evaluation.resources`).
@@ -239,6 +239,19 @@ def exact(hypotheses: Sequence[str], references: References) -> list[float]:
     return [float(any(words(text) == words(one) for one in right)) for text, right in zip(hypotheses, references, strict=True)]
 
 
+def contains(hypotheses: Sequence[str], references: References) -> list[float]:
+    """1 where a text has all words of one of its references, one after the other; a reference without words is never there.
+
+    >>> contains(["It is in the park.", "a parking lot"], [("the park",), ("park",)])
+    [1.0, 0.0]
+    """
+    return _best(
+        lambda text, right: float(any(right and text[i : i + len(right)] == right for i in range(len(text)))),
+        hypotheses,
+        references,
+    )
+
+
 @dataclass(frozen=True)
 class Facts:
     """What is true of each stimulus, as the words that name it.
@@ -379,4 +392,5 @@ _add(Metric("judge", judged, high=HIGHEST, reference="Score of a language model,
 _add(Metric("wer", wer, direction="lower", high=np.inf, reference="Word error rate (jiwer)"))
 _add(Metric("cer", cer, direction="lower", high=np.inf, reference="Character error rate (jiwer)"))
 _add(Metric("exact", exact, reference="Share of texts that equal a reference word for word"))
+_add(Metric("contains", contains, reference="Share of texts in which a reference stands word for word"))
 _add(Metric("facts", facts_named, reference="Share of facts named, by whole words", context=("stimuli", "facts")))

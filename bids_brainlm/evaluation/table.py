@@ -10,7 +10,7 @@ metric.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,6 +109,10 @@ class Predictions:
         order = list(dict.fromkeys(self.table.loc[self.table["condition"] == CONDITIONS[0], "trial_id"]))
         rank = {trial: i for i, trial in enumerate(order)}
         return Predictions(rows.sort_values("trial_id", key=lambda t: t.map(lambda x: rank.get(x, len(rank))), kind="stable"))
+
+    def take(self, trials: Collection[str]) -> Predictions:
+        """The rows of some trials, under every condition."""
+        return Predictions(self.table[self.table["trial_id"].isin(trials)])
 
     @property
     def texts(self) -> list[str]:

@@ -50,6 +50,7 @@ from bids_brainlm.stages.examples import examples_of, splits_of
 from bids_brainlm.stages.facts import left_out_of, load_facts
 from bids_brainlm.stages.outputs import beh_path, describe, leaky_marks
 from bids_brainlm.stages.pictures import pictures_of
+from bids_brainlm.stages.questions import write_questions
 from bids_brainlm.stages.reliability import write_reliability
 from bids_brainlm.stages.responses import load_trials
 
@@ -100,6 +101,8 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     single = _single(predictions, evidence, informed, likelihoods)
     written += _write_evidence(request, participant, trials.task, single, _of_true(scores, predictions, facts))
     written += _write_confusion(request, participant, trials.task, scored, facts)
+    asked = (predictions, metrics, evidence, resources, sampling, scores)
+    written += write_questions(request, participant, trials.task, folds, *asked)
     return [*written, *surprise, *write_reliability(request, participant, trials, examples)]
 
 

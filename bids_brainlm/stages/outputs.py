@@ -24,6 +24,8 @@ WRITER = {
     "evidence": "evaluate",
     "coverage": "evaluate",
     "confusion": "evaluate",
+    "questions": "evaluate",
+    "answers": "evaluate",
     "surprise": "evaluate",
     "story": "story",
     "reconstruction": "story",
