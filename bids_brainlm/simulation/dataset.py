@@ -228,8 +228,9 @@ def _write_raw(out: Path, settings: Settings, world: Sequence[Stimulus]) -> None
     write_json(out / f"task-{TASK}_events.json", EVENTS)
     pairs = [(stimulus.id, text) for stimulus in world for text in stimulus.captions]
     write_tsv(out / "stimuli" / "captions.tsv", _columns(("stim_id", "caption"), pairs))
-    asked = [(stimulus.id, question, answer) for stimulus in world for question, answer, _ in stimulus.questions]
-    write_tsv(out / "stimuli" / "questions.tsv", _columns(("stim_id", "question", "answer"), asked))
+    # The phrasings of a question are one task, and ask for one factor.
+    asked = [(stimulus.id, factor, *texts, factor) for stimulus in world for *texts, factor in stimulus.questions]
+    write_tsv(out / "stimuli" / "questions.tsv", _columns(("stim_id", "task", "question", "answer", "category"), asked))
     folder = out / "derivatives" / "simulation"
     _write_facts(folder / "stimuli.tsv", world)
     held_out = {combination(stimulus) for stimulus in world if stimulus.split != "train"}

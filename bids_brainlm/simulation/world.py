@@ -2,7 +2,7 @@
 
 - A *factor* (subject, attribute, action, place) takes one of six *words*; a *combination* holds one word of every factor.
 - A *stimulus* is a combination that was shown. Its *captions* are paraphrases, each of which names all its facts, its
-  *questions* ask for one fact each.
+  *questions* ask for one fact each, in several *phrasings*.
 - A word may appear in several *forms* ("runs", "running"); every form belongs to one word of one factor only, so that
   whole-word matching tells which facts a text names.
 
@@ -53,12 +53,12 @@ TEMPLATES = (
 )
 
 QUESTIONS = {
-    "subject": ("Which animal is it?", "a {subject}"),
-    "attribute": ("What colour is it?", "{attribute}"),
-    "action": ("What is it doing?", "{gerund}"),
-    "place": ("Where is it?", "{where}"),
+    "subject": (("Which animal is it?", "What kind of animal is there?", "Name the animal."), "a {subject}"),
+    "attribute": (("What colour is it?", "Which colour does it have?", "Name the colour."), "{attribute}"),
+    "action": (("What is it doing?", "What is happening?", "Name what it does."), "{gerund}"),
+    "place": (("Where is it?", "In what place is it?", "Name the place."), "{where}"),
 }
-"""Factor -> question, and the template of its answer."""
+"""Factor -> phrasings of its question, and the template of the answer."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class Stimulus:
     captions : tuple of str
         Paraphrases that each name every fact.
     questions : tuple of (question, answer, factor)
+        Every phrasing; those of one factor one after the other.
     split : {"train", "validation", "test"}
     """
 
@@ -88,9 +89,11 @@ def captions(facts: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def questions(facts: Mapping[str, str]) -> tuple[tuple[str, str, str], ...]:
-    """One (question, answer, factor) a factor."""
+    """Every (question, answer, factor): all phrasings for each factor."""
     slots = _slots(facts)
-    return tuple((question, answer.format(**slots), factor) for factor, (question, answer) in QUESTIONS.items())
+    return tuple(
+        (question, answer.format(**slots), factor) for factor, (asked, answer) in QUESTIONS.items() for question in asked
+    )
 
 
 def stimuli(n: int, seed: int, *, test: float = 0.2, validation: float = 0.1) -> list[Stimulus]:

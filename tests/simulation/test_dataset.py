@@ -22,6 +22,7 @@ from bids_brainlm.io.layout import find_runs, participants
 from bids_brainlm.io.surfaces import load_bold
 from bids_brainlm.simulation.dataset import Summary, simulate
 from bids_brainlm.simulation.observer import average_repeats, facts_right, load_truth, observe
+from bids_brainlm.simulation.world import FACTORS
 
 SMALL = {"participants": 1, "runs": 3, "trials": 24}
 
@@ -150,7 +151,9 @@ def test_truth_table_and_events_agree(made: Summary) -> None:
     assert shown["stim_id"].tolist() == truth.stimulus.tolist()
     assert (table.loc[shown["stim_id"], "split"].to_numpy() == shown["split"].to_numpy()).all()
     questions = pd.read_csv(made.folder / "stimuli" / "questions.tsv", sep="\t")
-    assert questions.groupby("stim_id").size().eq(4).all()
+    assert questions.groupby(["stim_id", "task"]).size().eq(3).all()
+    assert questions.groupby(["stim_id", "category"])["answer"].nunique().eq(1).all()
+    assert set(questions["category"]) == set(FACTORS)
 
 
 def test_volume_comes_with_an_atlas_of_its_voxels(grid: Summary) -> None:
