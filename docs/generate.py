@@ -24,6 +24,7 @@ from bids_brainlm.cli.arguments import option_groups
 from bids_brainlm.config import SECTIONS, Phase, as_tree, load
 from bids_brainlm.core.types import DECODED_COLUMNS
 from bids_brainlm.evaluation.confusion import CONFUSION_COLUMNS
+from bids_brainlm.evaluation.controls import CONTROLS_COLUMNS
 from bids_brainlm.evaluation.diversity import FIGURES
 from bids_brainlm.evaluation.evidence import COVERAGE_COLUMNS, EVIDENCE_COLUMNS
 from bids_brainlm.evaluation.group import GROUP_COLUMNS
@@ -288,6 +289,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "compare": partial(_columns, COMPARE_COLUMNS),
     "group": partial(_columns, GROUP_COLUMNS),
     "information": partial(_columns, INFORMATION_COLUMNS),
+    "controls": partial(_columns, CONTROLS_COLUMNS),
     "story": partial(_columns, STORY_COLUMNS),
     "reconstruction": partial(_columns, RECONSTRUCTION_COLUMNS),
     "trials": partial(_columns, TRIAL_COLUMNS),

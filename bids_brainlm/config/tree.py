@@ -273,6 +273,11 @@ class Splits:
         (),
         "Categories or wordings of questions that are left out of training, in all their phrasings; the test set keeps them.",
     )
+    shuffle_pairs: bool = setting(
+        False,
+        "Control: training and validation texts have each other's responses, at random, so that only texts can be learned from;"
+        " test pairs stay.",
+    )
     average: tuple[str, ...] = setting(
         (), "Parts in which the repeats of a stimulus are averaged.", choices=("train", "validation", "test")
     )
@@ -354,6 +359,10 @@ class Decode:
         300_000,
         "Most likelihoods of a text under a brain that are computed in a fold; with more pairs, those of as many random"
         " exchanges as that allows (19 at least) instead of all.",
+    )
+    controls: tuple[str, ...] = setting(
+        ("permuted_across", "mean", "noise", "noise_covariance", "phase_shuffled"),
+        "Interventions under which the right texts are scored too, beside permuted brains and none.",
     )
     batch_size: int = setting(50, "Examples decoded together.")
 

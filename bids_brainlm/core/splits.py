@@ -33,8 +33,14 @@ SCHEMES = ("single", "kfold", "column", "list", "blocks", "leaky-random")
 FOLDS = 5
 """Of ``kfold`` where no number is given."""
 
-_AMOUNT, _VALIDATION = 1, 2
+_AMOUNT, _VALIDATION, _SHUFFLED = 1, 2, 3
 """Streams of a seed and fold. A seed of one number is the same stream as with zeros behind it, so that none of these is 0."""
+
+SHUFFLED = (
+    "Training saw shuffled pairs on purpose (split.shuffle_pairs): every text with the response to another one, so that figures "
+    "here are what chance and texts alone can reach."
+)
+"""What every output of a model says that was trained on shuffled pairs."""
 
 
 def make_splits(
@@ -280,6 +286,17 @@ def tells(examples: Examples, some: Ints, held_out: Ints) -> Bools:
     same_row = np.isin(examples.rows[some], rows[rows >= 0]).any(axis=(1, 2))
     same_text = [not targets.isdisjoint((str(examples.stimulus[i]), *examples.heard[i])) for i in some]
     return np.asarray(same_row | np.array(same_text, dtype=np.bool_), dtype=np.bool_)
+
+
+def shuffled(split: Split, seed: int) -> Split:
+    """The same texts with each other's responses, at random within training and within validation; test pairs stay.
+
+    What is trained on it has seen the same texts and the same responses, and nothing that they have to do with each other.
+    """
+    rows, rng = split.examples.rows.copy(), np.random.default_rng((seed, split.fold, _SHUFFLED))
+    for part in (split.train, split.validation):
+        rows[part] = rows[rng.permutation(part)]
+    return dataclasses.replace(split, examples=dataclasses.replace(split.examples, rows=rows))
 
 
 def _lessened(split: Split, units: NDArray[np.str_], amount: float, seed: int) -> Split:

@@ -3,13 +3,12 @@
 - ``mean``: the mean response over the examples, the same for all of them.
 - ``noise``: independent normal noise with every vertex's own mean and standard deviation over the examples.
 - ``noise_covariance``: random mixtures of the examples, which have their mean and, in expectation, the covariance of all their
-  vertices and rows: mean + sum_j g_j (x_j - mean) / sqrt(m) over the m responses x_j, with normal g_j.
+  vertices and rows: mean + sum_j g_j (x_j - mean) / sqrt(m) over m responses x_j, with normal g_j.
 - ``phase_shuffled``: the rows of a run that the examples have, in the order of time, with random phases of their discrete Fourier
   transform, the same for all vertices. Every vertex keeps its mean and power spectrum, and any two their (circular)
   cross-covariance at every lag (Prichard & Theiler 1994, doi:10.1103/PhysRevLett.73.951). What is lost is when what happened.
 
-Both are linear in the responses, so a row is a weighted sum of others and is computed when it is asked for: the responses may be
-larger than memory.
+The last two are weighted sums of responses, each computed when it is asked for: the responses may be larger than memory.
 """
 
 from __future__ import annotations
@@ -29,6 +28,9 @@ from bids_brainlm.registry import interventions
 
 AT_ONCE = 64
 """Rows in memory at a time."""
+
+MIXED = 64
+"""Responses that are mixed to one, drawn anew for each: their expected covariance is that of all."""
 
 FEWEST = 3
 """Rows of a run below which there is no phase to shuffle."""
@@ -64,8 +66,9 @@ def noise_covariance(examples: Examples, seed: int) -> Examples:
     first, _ = brains_of(examples)
     if first.size < 2:
         raise ValueError("a covariance needs two different responses at least")
-    n, t = examples.rows.shape[:2]
-    recording = _replaced(examples.recording, _Mixtures(examples, first, seed), np.repeat(examples.run, t))
+    distinct, (n, t) = examples.take(first), examples.rows.shape[:2]
+    mixtures = _Mixtures(distinct, _moments(distinct)[0], n, seed)
+    recording = _replaced(examples.recording, mixtures, np.repeat(examples.run, t))
     return dataclasses.replace(examples, recording=recording, rows=np.arange(n * t).reshape(n, t))
 
 
@@ -102,29 +105,29 @@ def constant(examples: Examples, response: Floats) -> Examples:
 
 @dataclass(frozen=True, eq=False)
 class _Mixtures:
-    """(n T, V) rows: for example i, all T rows of the mixture with weights drawn from (seed, i)."""
+    """(n T, V) rows: for example i, all T rows of a mixture of responses around their mean (T, V), drawn from (seed, i)."""
 
-    examples: Examples
-    first: Ints
+    distinct: Examples
+    centre: Floats
+    n_examples: int
     seed: int
 
     @property
     def shape(self) -> tuple[int, int]:
-        n, t = self.examples.rows.shape[:2]
-        return n * t, int(self.examples.recording.data.shape[1])
+        return self.n_examples * len(self.centre), int(self.centre.shape[1])
 
     def __getitem__(self, index: Any) -> Floats:
-        rows, t = np.atleast_1d(np.arange(self.shape[0])[index]), self.examples.rows.shape[1]
+        rows, t = np.atleast_1d(np.arange(self.shape[0])[index]), len(self.centre)
         asked, which = np.unique(rows // t, return_inverse=True)
-        weights = np.stack([self._weights(int(i)) for i in asked])
-        found = _mixed(weights, lambda part: self.examples.gather(self.first[part]).reshape(len(self.first[part]), -1))
-        return np.ascontiguousarray(found.reshape(asked.size, t, -1)[which, rows % t])
+        return np.asarray(np.stack([self._mixture(int(i)) for i in asked])[which, rows % t])
 
-    def _weights(self, i: int) -> NDArray[np.float64]:
-        """(m,) sum to 1, so that the mean stays."""
-        m = self.first.size
-        g = np.random.default_rng((self.seed, i)).standard_normal(m) / np.sqrt(m)
-        return np.asarray(g - g.mean() + 1 / m)
+    def _mixture(self, i: int) -> Floats:
+        """(T, V)."""
+        rng = np.random.default_rng((self.seed, i))
+        chosen = rng.permutation(len(self.distinct))[:MIXED]
+        g = rng.standard_normal(chosen.size) / np.sqrt(chosen.size)
+        mixed = np.tensordot(g, self.distinct.gather(chosen).astype(np.float64) - self.centre, axes=1)
+        return np.asarray(self.centre + mixed, dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)

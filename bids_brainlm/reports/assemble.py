@@ -11,7 +11,6 @@ import pandas as pd
 
 from bids_brainlm import __version__
 from bids_brainlm.config import Outcome, Request, to_toml
-from bids_brainlm.core.leakage import LEAKY
 from bids_brainlm.errors import BrainLMError, MissingInputError
 from bids_brainlm.evaluation.evidence import warnings_of
 from bids_brainlm.evaluation.group import GROUP_COLUMNS, over_participants
@@ -28,7 +27,7 @@ from bids_brainlm.reports.page import GroupContent, PageContent, group_page, par
 from bids_brainlm.reports.panels import Panel
 from bids_brainlm.reports.stories import read_group, read_stories
 from bids_brainlm.stages.examples import kept
-from bids_brainlm.stages.outputs import describe, find_beh, find_models, find_reliability
+from bids_brainlm.stages.outputs import MARKS, describe, find_beh, find_models, find_reliability
 from bids_brainlm.stages.responses import atlas_of
 
 TABLES = ("decoded", "metrics", "training")
@@ -135,8 +134,8 @@ def write_group(request: Request, labels: Sequence[str]) -> dict[str, str]:
     table = phenotype(summaries)
     path = request.out_dir / "phenotype" / "decodingmetrics.tsv"
     write_tsv(path, table)
-    leaky = _leaky(request, summaries)
-    marks = {"LeakySplit": True, "Warning": leaky[0]} if leaky else {}
+    doubtful = _doubtful(request, summaries)
+    marks = {**dict.fromkeys(doubtful, True), "Warning": " ".join(doubtful.values())} if doubtful else {}
     write_json(path.with_suffix(".json"), marks | _phenotype_columns(list(table.columns)))
     write_tsv(request.out_dir / "group.tsv", over_participants(summaries, seed=request.config.run.random_seed))
     tested = f"Figures of {len(summaries)} participants together; tests flip the signs of whole participants."
@@ -146,7 +145,7 @@ def write_group(request: Request, labels: Sequence[str]) -> dict[str, str]:
         title="Group",
         dataset=_name(request.bids_dir),
         version=__version__,
-        warnings=(*leaky, *([f"without results: {', '.join(missing)}"] if missing else [])),
+        warnings=(*doubtful.values(), *([f"without results: {', '.join(missing)}"] if missing else [])),
         overview=(("Participants", str(len(summaries))), ("Output", request.out_dir.name)),
         metrics=(panel,),
         stories=read_group(request, [who.removeprefix("sub-") for who in summaries]),
@@ -164,11 +163,12 @@ def write_group(request: Request, labels: Sequence[str]) -> dict[str, str]:
     return {who[4:]: f"no results of {who}: {request.out_dir / who} ({hint})" for who in missing}
 
 
-def _leaky(request: Request, summaries: Mapping[str, pd.DataFrame]) -> list[str]:
-    """That a split leaks on purpose, and whose."""
+def _doubtful(request: Request, summaries: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+    """What was made wrong on purpose, and whose: key of sidecars -> what it means."""
     paths = {who: find_beh(request, who.removeprefix("sub-"), "metrics") for who in summaries}
-    found = [who for who, path in paths.items() if path is not None and read_json(path.with_suffix(".json")).get("LeakySplit")]
-    return [f"{', '.join(found)}: {LEAKY}"] if found else []
+    sidecars = {who: read_json(path.with_suffix(".json")) for who, path in paths.items() if path is not None}
+    found = {key: [who for who, tree in sidecars.items() if tree.get(key)] for key in MARKS}
+    return {key: f"{', '.join(whose)}: {MARKS[key]}" for key, whose in found.items() if whose}
 
 
 def _table(path: Path | None) -> pd.DataFrame | None:
@@ -268,7 +268,7 @@ def _estimate_warnings(estimates: list[dict[str, Any]], trials: list[pd.DataFram
 def _warnings(sidecars: list[dict[str, Any]]) -> tuple[str, ...]:
     shared = sum(item["TestExamplesSharingATextWithTraining"] for item in sidecars)
     total = sum(item["NumberOfExamples"]["test"] for item in sidecars)
-    out = [LEAKY] if any(item.get("LeakySplit") for item in sidecars) else []
+    out = [text for key, text in MARKS.items() if any(item.get(key) for item in sidecars)]
     if shared:
         out.append(
             f"{shared} of {total} test examples share a reference text with training: their words, not their brains, were seen."

@@ -82,6 +82,7 @@ def facts_of(request: Request, participant: str, tables: dict[str, Any], sidecar
         lora_rank=config.model.lora_rank if any("lora" in phase.train for phase in config.phases) else 0,
         phases=_phases(request, tables["training"]),
         scheme=config.split.scheme,
+        shuffled_pairs=config.split.shuffle_pairs,
         group=config.split.group,
         folds=max(len(sidecars), 1),
         n_train=counts[0]["train"] if counts else 0,

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bids_brainlm.core.leakage import LEAKY
+from bids_brainlm.core.splits import SHUFFLED
 from bids_brainlm.reports.citations import bibtex, cited, keys_of, listed
 
 
@@ -98,6 +99,7 @@ class MethodFacts:
     phases: tuple[PhaseFacts, ...] = ()
     # split
     scheme: str = ""
+    shuffled_pairs: bool = False
     group: str = ""
     folds: int = 1
     n_train: int = 0
@@ -275,7 +277,7 @@ def _training(f: MethodFacts) -> list[str]:
         unit = {"blocks": "by blocks of time", "leaky-random": "one by one"}.get(f.scheme, f"by {f.group or 'stimulus'}")
         what = "Windows of words" if f.windows else "Trials"
         out.append(f"{what} were split {unit} {scheme} ({sizes}{' a fold' if f.folds > 1 else ''}).")
-        out += [LEAKY] * (f.scheme == "leaky-random")
+        out += [LEAKY] * (f.scheme == "leaky-random") + [SHUFFLED] * f.shuffled_pairs
         together = ", all folds together" if f.folds > 1 else ""
         if f.scheme == "blocks":
             shared = "shared a volume with a held-out one, or had a held-out text in prompt or answer"

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bids_brainlm import __version__
 from bids_brainlm.config import Config, Request
-from bids_brainlm.core.leakage import LEAKY, count
+from bids_brainlm.core.leakage import count
 from bids_brainlm.core.types import DECODED_COLUMNS, Examples, Split
 from bids_brainlm.errors import InputError
+from bids_brainlm.evaluation.controls import CONTROLS_COLUMNS, Condition, control_nll, control_table
 from bids_brainlm.evaluation.decoding import Decoded, Generation
 from bids_brainlm.evaluation.decoding import decode as decode_texts
 from bids_brainlm.evaluation.matrix import LIKELIHOOD_COLUMNS
 from bids_brainlm.evaluation.pairs import Comparisons
 from bids_brainlm.evaluation.table import Predictions
 from bids_brainlm.io.files import write_json, write_tsv
+from bids_brainlm.language.render import render
 from bids_brainlm.models import checkpoint
 from bids_brainlm.stages import decoder
 from bids_brainlm.stages.comparisons import comparisons_of
 from bids_brainlm.stages.examples import examples_of, splits_of
-from bids_brainlm.stages.outputs import beh_path, describe, leaky_marks, model_path
+from bids_brainlm.stages.outputs import beh_path, describe, model_path, warning_marks
 from bids_brainlm.stages.responses import Trials, atlas_of, load_trials
 from bids_brainlm.stages.windows import left_out_of
 
@@ -56,8 +60,9 @@ def train(request: Request, *, participant: str, key: str) -> list[Path]:
     examples = examples_of(request, trials)
     config, atlas = request.config, atlas_of(request, trials.geometry)
     folds = splits_of(request, trials, examples)
-    if any(split.leaky for split in folds):
-        LOGGER.warning("sub-%s: %s", participant, LEAKY)
+    marks = warning_marks(config)
+    if marks:
+        LOGGER.warning("sub-%s: %s", participant, marks["Warning"])
     written = []
     windows = {} if trials.heard is None else {"Windows": dataclasses.asdict(left_out_of(trials, config.window))}
     checkpoints = request.work_dir / "checkpoints" / f"sub-{participant}_{key[:12]}"
@@ -79,16 +84,17 @@ def train(request: Request, *, participant: str, key: str) -> list[Path]:
     history = [{"fold": k, **row} for k, path in enumerate(written[::2]) for row in checkpoint.load(path)[1]["history"]]
     curves = beh_path(request, participant, trials.task, "training")
     written += [write_tsv(curves, pd.DataFrame(history)[list(HISTORY_COLUMNS)])]
-    return [*written, describe(curves, "Training curves.", HISTORY_COLUMNS, leaky_marks(config))]
+    return [*written, describe(curves, "Training curves.", HISTORY_COLUMNS, marks)]
 
 
 def decode(request: Request, *, participant: str) -> list[Path]:
     """Stage: decode the test examples of every fold under every condition, and score them under every brain."""
     trials = load_trials(request, participant)
     config = request.config
-    tables, scored = [], []
+    tables, scored, controls = [], [], []
     for split in splits_of(request, trials, examples_of(request, trials)):
-        fitted = decoder.load(model_path(request, participant, trials.task, split.fold), config)
+        path = model_path(request, participant, trials.task, split.fold)
+        fitted = decoder.load(path, config)
         test = split.examples.take(split.test)
         try:
             compared = comparisons_of(test, config, split.fold)
@@ -97,16 +103,18 @@ def decode(request: Request, *, participant: str) -> list[Path]:
             raise InputError(f"no permuted brains in fold {split.fold}: {error}", trials.path, remedy=remedy) from error
         found = decoded(fitted, test, config, compared, split.fold)
         tables.append(found.table)
+        controls.append(_controlled(fitted, test, config, found.table, _sha256(path), split.fold))
         scored.append((found.matrix.to_frame(_runs(test, trials), found.confidence), compared.n_sampled))
     predictions = Predictions(pd.concat(tables, ignore_index=True))
     texts, scores = (beh_path(request, participant, trials.task, desc) for desc in ("decoded", "likelihood"))
     n_sampled = max(sampled for _, sampled in scored)
-    marks = leaky_marks(config)
+    marks = warning_marks(config)
     return [
         write_tsv(texts, predictions.table),
         describe(texts, "Text decoded from held-out trials under three conditions on the same weights.", DECODED_COLUMNS, marks),
         write_tsv(scores, pd.concat([frame for frame, _ in scored], ignore_index=True)),
         _describe_likelihoods(scores, n_sampled, marks),
+        *_write_controls(request, participant, trials.task, controls, predictions.of("true").groups),
     ]
 
 
@@ -124,6 +132,37 @@ def decoded(fitted: decoder.Decoder, test: Examples, config: Config, compared: C
     return decode_texts(
         fitted.model, fitted.text, decoder.within_limits(test, fitted.text, config), generation, compared, fold=fold
     )
+
+
+def _controlled(
+    fitted: decoder.Decoder, test: Examples, config: Config, table: pd.DataFrame, weights: str, fold: int
+) -> tuple[dict[Condition, Any], dict[str, str]]:
+    """NLL of the test texts of a fold under every condition, and what could not be done."""
+    seed = config.run.random_seed + fold
+    out: dict[Condition, Any] = {
+        Condition(str(name), seed, weights): part["nll"].to_numpy() for name, part in table.groupby("condition", sort=False)
+    }
+    limited, n_slots = decoder.within_limits(test, fitted.text, config), fitted.model.n_tokens
+    rendered = [render(prompt, fitted.text, n_slots, config.model.style, with_answer=True) for prompt in limited.prompts]
+    wanted = [Condition(name, seed, weights) for name in config.decode.controls if name != "permuted"]
+    found, lacking = control_nll(fitted.model, limited, rendered, wanted, config.decode.batch_size)
+    return out | found, lacking
+
+
+def _write_controls(request: Request, participant: str, task: str, controls: Sequence[Any], groups: Any) -> list[Path]:
+    """The table of controls; ``groups`` are those of the texts of all folds."""
+    folds, lacking = [nll for nll, _ in controls], {name: why for _, some in controls for name, why in some.items()}
+    ends = np.cumsum([len(next(iter(fold.values()))) for fold in folds])[:-1]
+    settings = request.config
+    table = control_table(folds, np.split(groups, ends), seed=settings.run.random_seed)
+    path, marks = beh_path(request, participant, task, "controls"), {**warning_marks(settings), "NotRun": lacking}
+    text = "The right texts under brains that are not theirs, on the same weights."
+    return [write_tsv(path, table), describe(path, text, CONTROLS_COLUMNS, marks)]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _describe_likelihoods(table: Path, n_sampled: int, marks: Mapping[str, Any]) -> Path:
@@ -147,6 +186,7 @@ def _sidecar(split: Split, about: dict[str, Any]) -> dict[str, Any]:
         "ExamplesPurged": split.purged,
         "ExamplesLeftOut": split.left_out,
         "LeakySplit": split.leaky,
+        "ShuffledPairs": about["config"]["split"]["shuffle_pairs"],
         "Leakage": {_CAMEL[name]: n for name, n in dataclasses.asdict(count(split)).items()},
         "PaddingWaste": about["padding_waste"],
         "Seed": about["config"]["run"]["random_seed"],

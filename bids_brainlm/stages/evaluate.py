@@ -48,7 +48,7 @@ from bids_brainlm.stages.baselines import baseline_texts, distinct, embedded, pa
 from bids_brainlm.stages.comparisons import comparisons_of
 from bids_brainlm.stages.examples import examples_of, splits_of
 from bids_brainlm.stages.facts import left_out_of, load_facts
-from bids_brainlm.stages.outputs import beh_path, describe, leaky_marks
+from bids_brainlm.stages.outputs import beh_path, describe, warning_marks
 from bids_brainlm.stages.pictures import pictures_of
 from bids_brainlm.stages.questions import write_questions
 from bids_brainlm.stages.reliability import write_reliability
@@ -95,7 +95,7 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     path = beh_path(request, participant, trials.task, "metrics")
     primary = f"Primary test, declared beforehand: {table['metric'].iloc[0]}."
     text = f"Figures of merit. {primary} Intervals are 95 % bootstrap over groups."
-    marks = {**leaky_marks(config), "Permutations": len(evidence.exchanged), "NotRun": not_run(metrics, resources)}
+    marks = {**warning_marks(config), "Permutations": len(evidence.exchanged), "NotRun": not_run(metrics, resources)}
     marks |= {"Judge": resources["judge"].report} if "judge" in resources else {}
     written = [write_tsv(path, table), describe(path, text, METRICS_COLUMNS, marks)]
     single = _single(predictions, evidence, informed, likelihoods)
@@ -141,7 +141,7 @@ def _write_confusion(request: Request, participant: str, task: str, scored: Sequ
         parts += [confusion(matrix, *column) for column in columns]
     path = beh_path(request, participant, task, "confusion")
     text = "Which categories are told apart by likelihood, and which are taken for each other."
-    return [write_tsv(path, pooled(parts)), describe(path, text, CONFUSION_COLUMNS, leaky_marks(request.config))]
+    return [write_tsv(path, pooled(parts)), describe(path, text, CONFUSION_COLUMNS, warning_marks(request.config))]
 
 
 def _of_true(scores: TextScores, predictions: Predictions, facts: Facts | None) -> dict[str, NDArray[np.float64]]:
@@ -158,7 +158,7 @@ def _write_evidence(
     scores: Mapping[str, NDArray[np.float64]],
 ) -> list[Path]:
     """Evidence for single texts, and the metrics of those that are kept."""
-    marks = leaky_marks(request.config)
+    marks = warning_marks(request.config)
     kept = coverage(table["confidence"], scores)
     evidence, curve = (beh_path(request, participant, task, desc) for desc in ("evidence", "coverage"))
     return [
@@ -212,7 +212,7 @@ def _write_surprise(request: Request, participant: str, task: str, table: pd.Dat
     path, parts = beh_path(request, participant, task, "surprise"), trained_parts(request.config)
     which = f"as it is after training with the decoder ({', '.join(parts)})" if parts else "as it came: nothing of it was trained"
     text = f"Figures of merit as a function of surprise: the NLL of a text without a brain, by the language model {which}."
-    marks = {**leaky_marks(request.config), "LanguageModelTrained": bool(parts)}
+    marks = {**warning_marks(request.config), "LanguageModelTrained": bool(parts)}
     return [write_tsv(path, table), describe(path, text, SURPRISE_COLUMNS, marks)]
 
 

@@ -20,7 +20,7 @@ from bids_brainlm.config import Config, Request
 from bids_brainlm.core.features import center
 from bids_brainlm.core.questions import held_out, unmixed
 from bids_brainlm.core.shifts import refuse_few
-from bids_brainlm.core.splits import average, make_splits, without
+from bids_brainlm.core.splits import average, make_splits, shuffled, without
 from bids_brainlm.core.types import CAPTION, QUESTION, Examples, Prompt, Recording, Split
 from bids_brainlm.errors import InputError, LeakageError, MissingInputError
 from bids_brainlm.io.files import read_tsv
@@ -138,7 +138,7 @@ def kept(table: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def splits_of(request: Request, trials: Trials, examples: Examples) -> tuple[Split, ...]:
-    """The folds, with repeats averaged, and categories or questions left out of training, where the configuration asks for it.
+    """The folds; repeats averaged, categories or questions not trained on, and training pairs shuffled where that is configured.
 
     Raises
     ------
@@ -159,6 +159,8 @@ def splits_of(request: Request, trials: Trials, examples: Examples) -> tuple[Spl
         if untrained.any():
             folds = tuple(without(fold, untrained) for fold in folds)
         averaged = tuple(average(fold, settings.average) for fold in folds)
+        if settings.shuffle_pairs:
+            averaged = tuple(shuffled(fold, request.config.run.random_seed) for fold in averaged)
     except LeakageError as error:
         over_time = request.config.window.words
         remedy = "set --group story or --split blocks" if over_time else f"correct {settings.source}, or set --group"

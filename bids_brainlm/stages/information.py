@@ -24,7 +24,7 @@ from bids_brainlm.language.render import render
 from bids_brainlm.models import checkpoint
 from bids_brainlm.stages import decoder
 from bids_brainlm.stages.examples import examples_of, splits_of
-from bids_brainlm.stages.outputs import beh_path, describe, leaky_marks, model_path
+from bids_brainlm.stages.outputs import beh_path, describe, model_path, warning_marks
 from bids_brainlm.stages.responses import atlas_of, load_trials
 
 TEXT = "Information that the brain adds to a model of the same texts without it; both calibrated on validation examples."
@@ -87,7 +87,7 @@ def _scored(
 
 def _marks(config: Config, fits: list[dict[str, Any]]) -> Mapping[str, Any]:
     return {
-        **leaky_marks(config),
+        **warning_marks(config),
         "Temperatures": {which: [fit[which] for fit in fits] for which in ("decoder", "text_only")},
         "ValidationExamples": [fit["examples"] for fit in fits],
     }

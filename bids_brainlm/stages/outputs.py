@@ -8,6 +8,7 @@ from typing import Any
 
 from bids_brainlm.config import Config, Request
 from bids_brainlm.core.leakage import LEAKY
+from bids_brainlm.core.splits import SHUFFLED
 from bids_brainlm.core.types import Parcellation
 from bids_brainlm.io.files import write_json
 from bids_brainlm.io.names import bids_name
@@ -19,6 +20,7 @@ WRITER = {
     "training": "train",
     "decoded": "decode",
     "likelihood": "decode",
+    "controls": "decode",
     "information": "information",
     "metrics": "evaluate",
     "evidence": "evaluate",
@@ -86,11 +88,21 @@ def _written(request: Request, participant: str, stage: str, ending: str | tuple
 
 
 def describe(table: Path, description: str, columns: Mapping[str, str], marks: Mapping[str, Any] | None = None) -> Path:
-    """Write the sidecar of a table: what it is, what its columns mean, and `leaky_marks` where they apply."""
+    """Write the sidecar of a table: what it is, what its columns mean, and `warning_marks` where they apply."""
     tree = {"Description": description, **(marks or {}), **{name: {"Description": text} for name, text in columns.items()}}
     return write_json(table.with_suffix(".json"), tree)
 
 
-def leaky_marks(config: Config) -> dict[str, Any]:
-    """What the sidecar of every output of a split says that leaks on purpose; nothing for the others."""
-    return {"LeakySplit": True, "Warning": LEAKY} if config.split.scheme == "leaky-random" else {}
+MARKS = {"LeakySplit": LEAKY, "ShuffledPairs": SHUFFLED}
+"""Key of a sidecar that says that something was made wrong on purpose -> what that means."""
+
+
+def warning_marks(config: Config) -> dict[str, Any]:
+    """What the sidecar of every output says of a split that leaks, or pairs that were shuffled, on purpose; else nothing."""
+    return marks_of({"LeakySplit": config.split.scheme == "leaky-random", "ShuffledPairs": config.split.shuffle_pairs})
+
+
+def marks_of(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The same from a sidecar."""
+    found = [key for key in MARKS if tree.get(key)]
+    return {**dict.fromkeys(found, True), "Warning": " ".join(MARKS[key] for key in found)} if found else {}

@@ -110,6 +110,7 @@ def unknown_names(request: Request, heavy: bool) -> list[BrainLMError]:
     config = request.config
     wanted = [(registry.estimators, config.estimate.estimator), (registry.prompt_styles, config.model.style)]
     wanted += [(registry.metrics, name) for name in config.evaluate.metrics]
+    wanted += [(registry.interventions, name) for name in config.decode.controls]
     wanted += [(registry.story_decoders, name) for name in config.story.decoders if heavy]
     if heavy:
         wanted += [(registry.tokenizers, config.model.tokenizer)]

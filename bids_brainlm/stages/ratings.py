@@ -19,7 +19,7 @@ from bids_brainlm.evaluation.ratings import (
 )
 from bids_brainlm.evaluation.table import Predictions, Sampling
 from bids_brainlm.io.files import read_json, read_tsv, write_tsv
-from bids_brainlm.stages.outputs import describe
+from bids_brainlm.stages.outputs import describe, marks_of
 
 _DECODED = "_desc-decoded_beh.tsv"
 
@@ -62,8 +62,7 @@ def import_sheets(out_dir: Path, participant: str, sheets: Sequence[Path], sampl
     ratings = [_rated(sheet, _given_out(path)) for sheet in sheets]
     table = rated_conditions(_predictions(decoded), read_tsv(path), ratings, sampling)
     target, sidecar = _beside(decoded, "ratings"), decoded.with_suffix(".json")
-    leaky = read_json(sidecar) if sidecar.is_file() else {}
-    marks = {name: leaky[name] for name in ("LeakySplit", "Warning") if name in leaky} | {"Raters": len(sheets)}
+    marks = marks_of(read_json(sidecar) if sidecar.is_file() else {}) | {"Raters": len(sheets)}
     about = "Ratings by people who did not know which brain a text was decoded from. Intervals are 95 % bootstrap over groups."
     return table, [write_tsv(target, table), describe(target, about, RATINGS_COLUMNS, marks)]
 

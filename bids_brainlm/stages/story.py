@@ -26,7 +26,7 @@ from bids_brainlm.registry import story_decoders
 from bids_brainlm.stages import decoder
 from bids_brainlm.stages.evaluate import not_run
 from bids_brainlm.stages.examples import examples_of, splits_of
-from bids_brainlm.stages.outputs import beh_path, describe, leaky_marks, model_path
+from bids_brainlm.stages.outputs import beh_path, describe, model_path, warning_marks
 from bids_brainlm.stages.responses import Trials, load_trials
 from bids_brainlm.stages.windows import overlap, stimulus_of, stories_of
 
@@ -80,7 +80,7 @@ def reconstruct(request: Request, *, participant: str) -> list[Path]:
     )
     texts, scores = (beh_path(request, participant, trials.task, desc) for desc in ("reconstruction", "story"))
     about = "Stories reconstructed from the responses to their windows, and texts by the language model alone."
-    leaky = leaky_marks(config)
+    leaky = warning_marks(config)
     marks = {**leaky, "NotRun": not_run(metrics, resources)}
     return [
         write_tsv(texts, told[list(RECONSTRUCTION_COLUMNS)]),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bids_brainlm.core.splits import PARTS, average, make_splits, without
+from bids_brainlm.core.splits import PARTS, average, make_splits, shuffled, without
 from bids_brainlm.core.types import Examples, Prompt, Recording
 from bids_brainlm.errors import LeakageError
 
@@ -212,3 +212,24 @@ def test_what_is_left_out_is_counted_and_stays_in_the_test_set():
     assert average(less, ["train"]).left_out == less.left_out
     with pytest.raises(ValueError, match="every training example"):
         without(whole, np.ones(20, dtype=bool))
+
+
+def test_shuffled_pairs_are_those_of_training_and_validation_each_among_itself():
+    examples = make_examples(np.repeat([f"g{i}" for i in range(30)], 2))
+    splits = make_splits(examples, "kfold", folds=3, validation=0.3)
+    orders = []
+    for split in splits:
+        after = shuffled(split, 7)
+        for name in ("train", "validation"):
+            part = getattr(split, name)
+            moved, own = after.examples.rows[part, 0, 0], examples.rows[part, 0, 0]
+            assert sorted(moved) == sorted(own)
+            # Two of their places are kept by chance in the mean of a random order, never nearly all.
+            assert (moved == own).mean() < 0.3
+        np.testing.assert_array_equal(after.examples.rows[split.test], examples.rows[split.test])
+        assert after.examples.prompts == examples.prompts
+        assert after.examples.references == examples.references
+        np.testing.assert_array_equal(shuffled(split, 7).examples.rows, after.examples.rows)
+        assert not np.array_equal(shuffled(split, 8).examples.rows, after.examples.rows)
+        orders.append(after.examples.rows)
+    assert not np.array_equal(orders[0], orders[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bids_brainlm.core import surrogates
 from bids_brainlm.core.types import Examples, Floats, Prompt, Recording
 from bids_brainlm.registry import interventions
 
@@ -84,6 +85,17 @@ def test_mixtures_have_the_mean_and_the_covariance_of_the_examples_over_rows_too
     assert np.abs(np.cov(drawn.T) - wanted).max() < 0.07 * wanted.max()
     assert np.abs(drawn.mean(axis=0) - own.mean(axis=0)).max() < 5 * np.sqrt(wanted.max() / 6000)
     assert np.abs(np.corrcoef(own.T)).min() > 0.2  # independent noise would not pass
+
+
+def test_mixtures_of_some_responses_have_the_covariance_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surrogates, "MIXED", 5)
+    before = windows(40, 1, 3)
+    own = before.gather(np.arange(40))[:, 0].astype(np.float64)
+    drawn = np.concatenate(
+        [interventions.get("noise_covariance")(before, seed).gather(np.arange(40))[:, 0] for seed in range(150)]
+    )
+    wanted = np.cov(own.T, bias=True)
+    assert np.abs(np.cov(drawn.T) - wanted).max() < 0.1 * wanted.max()
 
 
 def test_mixtures_of_one_response_are_refused() -> None:

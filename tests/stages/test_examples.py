@@ -155,3 +155,17 @@ def test_a_category_is_left_out_of_training_by_label_and_by_word(make_request: A
     (made.bids_dir / "facts.tsv").write_text("stim_id\tanimal\ns2\tcat\n")
     with pytest.raises(InputError, match="animal has no value dog; values: cat"):
         splits_of(made, trials, examples_of(made, trials))
+
+
+def test_shuffled_pairs_move_responses_of_training_alone(make_request: Any) -> None:
+    (plain,), (mixed,) = (
+        splits_of(asked, trials, examples_of(asked, trials))
+        for asked in (make_request("text.column", "caption", "split.shuffle_pairs", value) for value in ("false", "true"))
+        for trials in [_trials([f"s{i}" for i in range(40)], ["1"] * 40, caption=[f"text {i}" for i in range(40)])]
+    )
+    for part in ("train", "validation", "test"):
+        assert getattr(plain, part).tolist() == getattr(mixed, part).tolist()
+    moved = plain.examples.rows[:, 0, 0] != mixed.examples.rows[:, 0, 0]
+    assert not moved[plain.test].any()
+    assert moved[plain.train].mean() > 0.8
+    assert plain.examples.references == mixed.examples.references
