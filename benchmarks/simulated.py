@@ -40,7 +40,7 @@ from bids_brainlm.io.matrices import find_betas
 from bids_brainlm.simulation.observer import load_truth
 
 ROWS = {
-    "information": ("information", "true"),
+    "information": ("information_bits", "true"),
     "pairwise": ("nll_pairwise", "true"),
     "facts": ("facts", "true"),
     "ridge_facts": ("facts", "ridge"),
