@@ -12,15 +12,18 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import click
+import pandas as pd
 import pytest
 
 from bids_brainlm.cli import app, companion, exits
 from bids_brainlm.cli.arguments import given_settings
-from bids_brainlm.config import SECTIONS, Phase, build, load, presets, settings
+from bids_brainlm.config import SECTIONS, Phase, Text, build, load, presets, settings
 from bids_brainlm.errors import ConfigError
 from bids_brainlm.evaluation import metrics
+from bids_brainlm.io.texts import Item, load_texts
 from bids_brainlm.registry import REGISTRIES
 from bids_brainlm.simulation.bold import AMPLITUDE
 from bids_brainlm.simulation.patches import Sheet
@@ -313,6 +316,60 @@ def test_captions_of_coco_become_a_table(tmp_path: Path, monkeypatch: pytest.Mon
     with (tmp_path / "stimuli" / "captions.tsv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file, delimiter="\t"))
     assert rows == [["stim_file", "caption"], ["zebra.jpg", "two zebras"], ["zebra.jpg", "ein Zebra, zwei Bäume"]]
+
+
+def _asked(root: Path, key: str, stimulus: str) -> list[Item]:
+    """What the program reads from the table that a block of the page on questions has written."""
+    texts = load_texts(root, Text(), pd.DataFrame({key: [stimulus]}), root / "events.tsv")
+    return list(texts.items[0])
+
+
+@pytest.fixture
+def questions_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Python blocks of the page on questions, to be run in an empty dataset."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stimuli").mkdir()
+    return _python("how-to/questions.md")
+
+
+def test_conversations_of_llava_become_a_table(tmp_path: Path, questions_page: list[str]) -> None:
+    said = ["What is there?\n<image>", "A zebra\ton grass.", "Is it\nalone?", "Yes."]
+    turns = [{"from": "gpt" if i % 2 else "human", "value": text} for i, text in enumerate(said)]
+    tree = [{"id": "000000000007", "image": "000000000007.jpg", "conversations": turns}]
+    (tmp_path / "conversation_58k.json").write_text(json.dumps(tree), encoding="utf-8")
+    exec(next(block for block in questions_page if "conversation_58k" in block), {})
+    first, second = _asked(tmp_path, "stim_file", "000000000007.jpg")
+    assert first == Item("What is there?", "A zebra on grass.", ("A zebra on grass.",), "conversation", ("What is there?",))
+    assert (second.question, second.answer) == ("Is it alone?", "Yes.")
+
+
+def test_questions_of_vqa_become_a_table_of_nsd(tmp_path: Path, questions_page: list[str]) -> None:
+    (tmp_path / "nsd_stim_info_merged.csv").write_text(",cocoId,cocoSplit,nsdId\n0,532481,val2017,0\n1,245764,train2017,1\n")
+    base = {"image_id": 245764, "question_id": 2457640}
+    asked = {"questions": [base | {"question": "What animal is this?"}, {"image_id": 5, "question_id": 50, "question": "Who?"}]}
+    given = [
+        {"answer": text, "answer_confidence": "yes", "answer_id": i}
+        for i, text in enumerate(["zebra"] * 6 + ["horse"] * 3 + ["cow"])
+    ]
+    rest = {"question_type": "what animal", "answer_type": "other", "multiple_choice_answer": "zebra", "answers": given}
+    answers = {"annotations": [base | rest, {"image_id": 5, "question_id": 50} | rest]}
+    (tmp_path / "v2_OpenEnded_mscoco_train2014_questions.json").write_text(json.dumps(asked), encoding="utf-8")
+    (tmp_path / "v2_mscoco_train2014_annotations.json").write_text(json.dumps(answers), encoding="utf-8")
+    exec(next(block for block in questions_page if "nsd_stim_info_merged" in block), {})
+    question = "What animal is this?"
+    assert _asked(tmp_path, "stim_id", "1") == [Item(question, "zebra", ("zebra", "horse"), "what animal", (question,))]
+    rows = (tmp_path / "stimuli" / "questions.tsv").read_text("utf-8").splitlines()
+    assert len(rows) == 3
+
+
+def test_pairs_with_categories_become_a_table(tmp_path: Path, questions_page: list[str]) -> None:
+    scope: dict[str, Any] = {}
+    exec(next(block for block in questions_page if "def table" in block), scope)
+    scope["table"]([(7, "Is there\ta person?", "no", "presence"), (7, "How many?", 2, "count")], tmp_path / "stimuli" / "q.tsv")
+    assert [(item.question, item.answer, item.category) for item in _asked(tmp_path, "stim_id", "7")] == [
+        ("Is there a person?", "no", "presence"),
+        ("How many?", "2", "count"),
+    ]
 
 
 def test_the_fifteen_complaints_are_answered() -> None:
