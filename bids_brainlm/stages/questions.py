@@ -16,7 +16,7 @@ from bids_brainlm.evaluation.metrics import Metric
 from bids_brainlm.evaluation.questions import ANSWERS_COLUMNS, QUESTIONS_COLUMNS, Asked, question_tables
 from bids_brainlm.evaluation.table import Predictions, Sampling, TextScores
 from bids_brainlm.io.files import write_tsv
-from bids_brainlm.stages.outputs import beh_path, describe, leaky_marks
+from bids_brainlm.stages.outputs import beh_path, describe, warning_marks
 
 
 def asked_of(folds: Sequence[Split]) -> Asked:
@@ -50,7 +50,7 @@ def write_questions(
         return []
     figures, answers = question_tables(predictions, asked, metrics, evidence, resources, sampling, scores)
     config = request.config
-    marks = {**leaky_marks(config), "TextMix": config.text.mix, "QuestionsLeftOut": list(config.split.leave_out_questions)}
+    marks = {**warning_marks(config), "TextMix": config.text.mix, "QuestionsLeftOut": list(config.split.leave_out_questions)}
     paths = [beh_path(request, participant, task, desc) for desc in ("questions", "answers")]
     return [
         write_tsv(paths[0], figures),
