@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bids_brainlm.core.types import DECODED_COLUMNS, Examples
+from bids_brainlm.core.types import DECODED_COLUMNS, Examples, Ints
 from bids_brainlm.evaluation.likelihood import nll_alone, nll_matrix
 from bids_brainlm.evaluation.matrix import LikelihoodMatrix, mean_known
 from bids_brainlm.evaluation.pairs import Comparisons
@@ -93,11 +93,20 @@ def confidence_of(
     brain = np.full((len(examples), 1 + N_OTHERS), -1, dtype=np.int64)
     brain[:, 0] = compared.brain[np.arange(len(examples)), compared.own]
     for i, may in enumerate(compared.allowed):
-        others = compared.brain[i, may]
-        some = np.unique(np.linspace(0, max(others.size - 1, 0), N_OTHERS).round().astype(np.int64))[: others.size]
-        brain[i, 1 : 1 + some.size] = others[some]
+        some = evenly(compared.brain[i, may], N_OTHERS)
+        brain[i, 1 : 1 + some.size] = some
     nll = nll_matrix(model, examples, rendered, compared.first, brain, settings.batch_size)
     return np.asarray(mean_known(nll[:, 1:]) - nll[:, 0])
+
+
+def evenly(values: Ints, most: int) -> Ints:
+    """No more than so many values, evenly spaced from the first to the last.
+
+    >>> evenly(np.arange(10), 4).tolist(), evenly(np.arange(3), 4).tolist(), evenly(np.arange(0), 4).tolist()
+    ([0, 3, 6, 9], [0, 1, 2], [])
+    """
+    places = np.unique(np.linspace(0, max(values.size - 1, 0), most).round().astype(np.int64))
+    return np.asarray(values[places[: values.size]])
 
 
 def generate(

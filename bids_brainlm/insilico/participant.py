@@ -104,11 +104,14 @@ class Participant:
         return next((part for part in PARTS if name in split.examples.id[getattr(split, part)]), "unused")
 
     def find(self, text: str) -> Ints:
-        """Indices of `examples` with that id or stimulus, or else of those one of whose right texts contains it, in any case."""
+        """Indices of `examples` with that id or stimulus; else whose id ends so; else with a right text that has it, in any case.
+
+        An end of an id begins after an underscore: ``run-01_trial-0003``.
+        """
         examples = self.examples
-        exact = np.flatnonzero((examples.id == text) | (examples.stimulus == text))
-        if exact.size:
-            return exact
+        for exact in ((examples.id == text) | (examples.stimulus == text), np.char.endswith(examples.id, f"_{text}")):
+            if exact.any():
+                return np.flatnonzero(exact)
         wanted = text.casefold()
         said = [any(wanted in reference.casefold() for reference in references) for references in examples.references]
         return np.flatnonzero(said)

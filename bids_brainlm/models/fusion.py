@@ -331,7 +331,7 @@ class BrainLM(nn.Module):
 
 
 def predict(llm: Any, embeddings: Tensor, batch: Batch, cache: Any = None, n_cached: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits as those of `BrainLM`, of prompts that go on from a cache of ``n_cached`` positions; it grows by all but the last."""
+    """Logits as those of `BrainLM`, of prompts that go on from a cache of ``n_cached`` positions, which grows."""
     wanted = batch.train.clone()
     wanted[:, 0] = False
     columns = wanted.any(0).nonzero()[:, 0]

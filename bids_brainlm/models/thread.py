@@ -1,9 +1,8 @@
 """A conversation with several brains at once: what they have read is kept, so that only what is new is computed.
 
-A *thread* holds B brains, or none at all. Every prompt that it is given is read by all of them. Keys and values are kept of two
-beginnings: what stands before the end of the brain, for as long as the thread lives, and the prompt that was read last, with the
-answer that was scored last. A prompt that goes on from either pays for its own tokens alone; any other is computed anew from the
-brain on, so results never depend on what was asked before.
+A *thread* holds B brains, or none at all. Every prompt that it is given is read by all of them. Keys and values are kept of three
+beginnings: what stands before the end of the brain, the prompt that was read last, and that with the answer that was scored last.
+A prompt that goes on from one of them pays for its own tokens alone. What is kept changes no result.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class Thread:
         with model.precision():
             self._brain = None if vertices is None else model.brain_tokens(vertices.to(model.device))
         self._nothing = _Read(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_), None)
-        self._start = self._last = self._nothing
+        self._start = self._prompt = self._scored = self._nothing
 
     @torch.no_grad()
     def read(self, item: Rendered) -> None:
@@ -71,7 +70,7 @@ class Thread:
         if not self._start.ids.size or not self._start.begins(item, before):
             # Not the last slot: where no question follows, it is what the answer is predicted from.
             self._start = self._read_on(self._nothing, item, before)
-        self._last = self._read_on(self._known(item, last), item, last)
+        self._prompt = self._read_on(self._known(item, last), item, last)
 
     @torch.no_grad()
     def nll(self, item: Rendered) -> Tensor:
@@ -84,7 +83,7 @@ class Thread:
         batch = collate([tail] * self.n_brains, None).to(self.model.device)
         with self.model.precision():
             logits, targets, row = predict(self.model.llm, self._embedded(item, n, len(item.ids)), batch, cache, n)
-        self._last = _Read(item.ids[:-1], item.slot[:-1], cache)
+        self._scored = _Read(item.ids[:-1], item.slot[:-1], cache)
         return sum_nll(logits, targets, row, self.n_brains)
 
     @torch.no_grad()
@@ -98,7 +97,7 @@ class Thread:
         return self.model.continued(embeddings, mask, cache, beams=beams, **search)
 
     def _known(self, item: Rendered, most: int) -> _Read:
-        usable = [read for read in (self._last, self._start) if read.begins(item, most)]
+        usable = [read for read in (self._scored, self._prompt, self._start) if read.begins(item, most)]
         return max(usable, key=lambda read: read.ids.size, default=self._nothing)
 
     def _read_on(self, known: _Read, item: Rendered, stop: int) -> _Read:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -129,9 +130,15 @@ def test_only_new_tokens_are_computed(make_llm: Maker, monkeypatch: pytest.Monke
     # The brain, the rest of the first prompt, its answer; then what is new in the second prompt, and its answer.
     wanted = [start, first - start, lengths[1] - lengths[0], second - (lengths[1] - 1), lengths[3] - lengths[2]]
     assert seen == [(B, n) for n in wanted]
+    # Two answers to one question, and then the first one again: each pays for itself.
+    other = dataclasses.replace(TURNS[1], answer="Blue.")
+    rivals = [render_conversation([TURNS[0], turn], llm.tokenizer, K, "chat") for turn in (other, TURNS[1])]
+    for item in rivals:
+        thread.nll(item)
+    assert seen[5:] == [(B, len(item.ids) - 1 - second) for item in rivals]
     # Another conversation with the same brains begins behind them.
     thread.read(asked(llm, 1, "chat", with_answer=False))
-    assert seen[5:] == [(B, first - start)]
+    assert seen[7:] == [(B, first - start)]
 
 
 def test_slots_that_are_not_brain_tokens_are_refused(make_llm: Maker) -> None:
