@@ -84,7 +84,7 @@ def observer(bids: Path, out: Path, participant: str) -> dict[str, float]:
     truth, files = load_truth(bids, participant), find_betas(out, participant)
     trials = pd.concat([read_trials(item.trials) for item in files], ignore_index=True)
     run, stimulus = trials["run"].to_numpy(str), trials["stimulus_id"].to_numpy(str)
-    betas = center(np.concatenate([read_betas(item.path).data for item in files]), run)
+    betas = np.nan_to_num(center(np.concatenate([read_betas(item.path).data for item in files]), run))
     part = np.array([truth.split[name] for name in stimulus])
     bits, given = 0.0, 0.0
     for words in truth.facts.values():
