@@ -36,6 +36,7 @@ collect_ignore_glob = ["faults_*.py"]  # tables of cases that test_faults.py loa
 TASK, TR, SPACING, N_RUNS = "look", 2.0, 6.0, 3
 ANIMALS, COLOURS = ("bird", "cow", "dog", "fox"), ("blue", "green", "red")
 PICTURES = [f"{colour}-{animal}" for colour in COLOURS for animal in ANIMALS]
+COLOUR_QUESTIONS = ("What colour?", "Which colour is it?")
 TRAINED = [name for name in PICTURES if name not in ("blue-bird", "green-cow", "red-dog", "green-fox")]
 SHAPE = (6, 6, 8)
 CONFOUNDS = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
@@ -488,6 +489,23 @@ def surface(tmp_path_factory: pytest.TempPathFactory, llm: Path) -> Study:
 def volume_done(volume: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """The study in volume space, both levels done; only to be read or copied."""
     return Study(_shared(tmp_path_factory, "volume_done", lambda root: _do(volume.copy(root))), volume.settings)
+
+
+@pytest.fixture(scope="session")
+def questions_done(volume: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Captions and questions of one participant, those for the animal only in the test; only to be read or copied."""
+
+    def make(root: Path) -> None:
+        study = volume.copy(root)
+        asked = [(name, "hue", question, name.split("-")[0], "colour") for name in PICTURES for question in COLOUR_QUESTIONS]
+        asked += [(name, "animal", "Which animal?", name.split("-")[1], "animal") for name in PICTURES]
+        columns = dict(zip(("stim_id", "task", "question", "answer", "category"), zip(*asked, strict=True), strict=True))
+        _write_table(study.bids / "stimuli" / "questions.tsv", columns)
+        mix = ("text.mix={caption = 1, question = 1}", "split.leave_out_questions=Which animal?")
+        tables = ("--texts", "stimuli/captions.tsv", "stimuli/questions.tsv", "--facts", "stimuli/facts.tsv")
+        study.ok(*tables, "--set", *mix, "split.validation=0", "--participant-label", "01")
+
+    return Study(_shared(tmp_path_factory, "questions_done", make), volume.settings)
 
 
 def _do(study: Study) -> None:
