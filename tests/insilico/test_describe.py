@@ -16,6 +16,7 @@ from bids_brainlm.errors import InputError
 from bids_brainlm.insilico import describe as module
 from bids_brainlm.insilico.describe import PARCEL_COLUMNS, Settings, describe
 from bids_brainlm.insilico.drive import driven
+from bids_brainlm.insilico.naming import vocabulary_of
 from bids_brainlm.insilico.participant import Participant
 from bids_brainlm.models.fusion import Features
 from bids_brainlm.stages.decoder import Decoder
@@ -126,7 +127,7 @@ def test_driven_effects_are_those_of_a_plain_loop(opened: Callable[..., Particip
     vars(who)["folds"] = (dataclasses.replace(who.folds[0], examples=examples),)
     vars(who)["atlas"] = Parcellation("test", "none", np.repeat([1, 2, 3], 4), ("a", "b", "c"), 12)
     training = examples.take(who.folds[0].train)
-    vocabulary = module.naming.vocabulary_of(training.references, least=10)
+    vocabulary = vocabulary_of(training.references, least=10)
     got = module._driven(who, training, vocabulary, QUICK)
     prompts = module._texts(who, training, vocabulary, QUICK)
     bases = module._bases(who.test(0), QUICK)
