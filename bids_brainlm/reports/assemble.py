@@ -12,25 +12,30 @@ import pandas as pd
 from bids_brainlm import __version__
 from bids_brainlm.config import Outcome, Request, to_toml
 from bids_brainlm.errors import BrainLMError, MissingInputError
-from bids_brainlm.evaluation.evidence import warnings_of
 from bids_brainlm.evaluation.group import GROUP_COLUMNS, over_participants
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, Predictions, phenotype, primary_of
 from bids_brainlm.io.files import atomic_write, read_json, read_tsv, write_json, write_text, write_tsv
 from bids_brainlm.io.maps import read_maps
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.reports import panels
+from bids_brainlm.reports.abstain import coverage_panel, zero_shot_panel
+from bids_brainlm.reports.doubts import doubts_of, notes_of
 from bids_brainlm.reports.estimation import estimation_panels, words
 from bids_brainlm.reports.facts import estimates_of, estimation_of, facts_of, geometry_of, n_permutations, trials_of
 from bids_brainlm.reports.heard import read_runs
 from bids_brainlm.reports.methods import MethodFacts, bibliography, method_text
 from bids_brainlm.reports.page import GroupContent, PageContent, group_page, participant_page
 from bids_brainlm.reports.panels import Panel
+from bids_brainlm.reports.sheets import controls_sheet, effects_sheet, group_sheet
 from bids_brainlm.reports.stories import read_group, read_stories
-from bids_brainlm.stages.examples import kept
-from bids_brainlm.stages.outputs import MARKS, describe, find_beh, find_models, find_reliability
+from bids_brainlm.reports.turning import Turning, turning
+from bids_brainlm.stages.outputs import MARKS, WRITER, describe, find_beh, find_models, find_reliability
 from bids_brainlm.stages.responses import atlas_of
 
 TABLES = ("decoded", "metrics", "training")
+
+SINGLE = ("evidence", "coverage", "effects", "controls")
+"""Tables of figures alone, but for names in columns of text."""
 
 
 def write_participant(request: Request, participant: str, outcome: Outcome) -> Path:
@@ -45,12 +50,15 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
         Its errors become the first lines.
     """
     tables = {desc: _table(find_beh(request, participant, desc)) for desc in TABLES}
-    summary = tables["metrics"]
+    summary = None if tables["metrics"] is None else _numbers(tables["metrics"])
     sidecars = [read_json(path) for path in find_models(request, participant)]
     facts = facts_of(request, participant, tables, sidecars)
     estimates, trials = estimates_of(request, participant), trials_of(request, participant)
     estimation = estimation_of(request, participant, estimates)
     groups = _panels(request, participant, tables)
+    single = {desc: _single(request, participant, desc) for desc in SINGLE}
+    groups["abstain"] = _abstain(single["coverage"], summary)
+    marks = _marks(request, participant) | {key: True for key in MARKS if any(item.get(key) for item in sidecars)}
     stories = read_stories(request, participant)
     groups["stories"] = () if stories is None or stories.figure is None else (stories.figure,)
     groups["estimation"] = () if estimation is None else estimation_panels(estimation, *_place(estimation.geometry))
@@ -61,37 +69,33 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
         title=f"sub-{participant}",
         dataset=_name(request.bids_dir),
         version=__version__,
+        doubts=doubts_of(summary, tables["decoded"], marks),
         errors=outcome.errors,
-        warnings=(
-            *_doubts(tables),
-            *_estimate_warnings(estimates, trials),
-            *_warnings(sidecars),
-            *_not_run(request, participant),
-        ),
+        warnings=notes_of(estimates, trials, sidecars, marks, summary),
         overview=_overview(request, facts, sidecars),
         metrics=groups["metrics"],
         stories=stories,
         methods=method_text(facts),
         settings=to_toml(request.config),
-        test=None if summary is None else primary_of(_numbers(summary), n_permutations(request, participant)),
+        provenance=_provenance(request, sidecars),
+        test=None if summary is None else primary_of(summary, n_permutations(request, participant)),
         predictions=None if tables["decoded"] is None else Predictions(tables["decoded"]),
+        evidence=single["evidence"],
         runs=read_runs(request, participant),
         decoded_file="" if decoded is None else str(decoded.relative_to(request.out_dir)),
-        summary=None if summary is None else _numbers(summary),
+        summary=summary,
+        sheets=tuple(filter(None, (effects_sheet(single["effects"]), controls_sheet(single["controls"])))),
+        abstain=groups["abstain"],
         estimation_text=() if estimation is None else words(estimation),
         estimation=groups["estimation"],
         quality=groups["quality"],
+        where=groups["where"],
+        turning=_turning(request, participant),
         parcels=groups["parcels"],
         training=groups["training"],
     )
     _write_method_text(request, participant, facts)
     return write_text(request.out_dir / f"sub-{participant}.html", participant_page(page))
-
-
-def _doubts(tables: Mapping[str, pd.DataFrame | None]) -> tuple[str, ...]:
-    """What a reader should doubt in the decoded texts."""
-    summary, decoded = tables["metrics"], tables["decoded"]
-    return () if summary is None or decoded is None else warnings_of(_numbers(summary), Predictions(decoded))
 
 
 def write_boilerplate(request: Request, participant: str) -> Path:
@@ -137,7 +141,8 @@ def write_group(request: Request, labels: Sequence[str]) -> dict[str, str]:
     doubtful = _doubtful(request, summaries)
     marks = {**dict.fromkeys(doubtful, True), "Warning": " ".join(doubtful.values())} if doubtful else {}
     write_json(path.with_suffix(".json"), marks | _phenotype_columns(list(table.columns)))
-    write_tsv(request.out_dir / "group.tsv", over_participants(summaries, seed=request.config.run.random_seed))
+    together = over_participants(summaries, seed=request.config.run.random_seed)
+    write_tsv(request.out_dir / "group.tsv", together)
     tested = f"Figures of {len(summaries)} participants together; tests flip the signs of whole participants."
     describe(request.out_dir / "group.tsv", tested, GROUP_COLUMNS, {**marks, "WithoutResults": missing})
     panel = panels.group(summaries)
@@ -145,9 +150,11 @@ def write_group(request: Request, labels: Sequence[str]) -> dict[str, str]:
         title="Group",
         dataset=_name(request.bids_dir),
         version=__version__,
-        warnings=(*doubtful.values(), *([f"without results: {', '.join(missing)}"] if missing else [])),
+        doubts=(*doubtful.values(), *_doubts(request, summaries)),
+        warnings=(f"without results: {', '.join(missing)}",) if missing else (),
         overview=(("Participants", str(len(summaries))), ("Output", request.out_dir.name)),
         metrics=(panel,),
+        sheets=tuple(filter(None, (group_sheet(together),))),
         stories=read_group(request, [who.removeprefix("sub-") for who in summaries]),
         methods=method_text(
             MethodFacts(
@@ -171,6 +178,16 @@ def _doubtful(request: Request, summaries: Mapping[str, pd.DataFrame]) -> dict[s
     return {key: f"{', '.join(whose)}: {MARKS[key]}" for key, whose in found.items() if whose}
 
 
+def _doubts(request: Request, summaries: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Doubts about each participant, but for what was made wrong on purpose."""
+    out = []
+    for who, table in summaries.items():
+        label = who.removeprefix("sub-")
+        marks = _marks(request, label) | dict.fromkeys(MARKS, False)
+        out += [f"{who}: {doubt}" for doubt in doubts_of(table, _table(find_beh(request, label, "decoded")), marks)]
+    return out
+
+
 def _table(path: Path | None) -> pd.DataFrame | None:
     return None if path is None else read_tsv(path)
 
@@ -181,7 +198,7 @@ def _numbers(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def _panels(request: Request, participant: str, tables: dict[str, Any]) -> dict[str, tuple[Panel, ...]]:
-    out: dict[str, tuple[Panel, ...]] = {"metrics": (), "quality": (), "parcels": (), "training": ()}
+    out: dict[str, tuple[Panel, ...]] = {"metrics": (), "where": (), "quality": (), "parcels": (), "training": ()}
     if tables["training"] is not None:
         history = tables["training"]
         numeric = {name: pd.to_numeric(history[name], errors="coerce") for name in history if name != "phase"}
@@ -211,13 +228,6 @@ def _surprise(request: Request, participant: str, metrics: pd.DataFrame) -> tupl
     numbers = table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in table if name != "measure"})
     trained = bool(read_json(path.with_suffix(".json")).get("LanguageModelTrained"))
     return (panels.surprise(numbers, _numbers(metrics), trained),)
-
-
-def _not_run(request: Request, participant: str) -> tuple[str, ...]:
-    """Metrics that were asked for and lacked something."""
-    path = find_beh(request, participant, "metrics")
-    lacking = {} if path is None else read_json(path.with_suffix(".json")).get("NotRun", {})
-    return tuple(f"The metric {name} was not run: it {why}." for name, why in lacking.items())
 
 
 def _quality(path: Path) -> tuple[Panel, ...]:
@@ -251,31 +261,6 @@ def _name(bids_dir: Path) -> str:
     return str(read_json(path).get("Name", bids_dir.name)) if path.is_file() else bids_dir.name
 
 
-def _estimate_warnings(estimates: list[dict[str, Any]], trials: list[pd.DataFrame]) -> tuple[str, ...]:
-    out = []
-    rough = sum(bool(item.get("ProjectionApproximate")) for item in estimates)
-    if rough:
-        out.append(
-            f"{rough} of {len(estimates)} runs were read from MNI volumes on the surfaces of the fsaverage template: where a "
-            "response lies on the cortex is approximate, since the participant's own folds were not known."
-        )
-    beyond, total = sum(int((~kept(table)).sum()) for table in trials), sum(map(len, trials))
-    if beyond:
-        out.append(f"{beyond} of {total} trials lie beyond the limits on motion; they were neither trained on nor decoded.")
-    return tuple(out)
-
-
-def _warnings(sidecars: list[dict[str, Any]]) -> tuple[str, ...]:
-    shared = sum(item["TestExamplesSharingATextWithTraining"] for item in sidecars)
-    total = sum(item["NumberOfExamples"]["test"] for item in sidecars)
-    out = [text for key, text in MARKS.items() if any(item.get(key) for item in sidecars)]
-    if shared:
-        out.append(
-            f"{shared} of {total} test examples share a reference text with training: their words, not their brains, were seen."
-        )
-    return tuple(out)
-
-
 def _overview(request: Request, facts: MethodFacts, sidecars: list[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
     waste = sidecars[0]["PaddingWaste"] if sidecars else None
     where = f"{facts.space} {facts.density}".strip()
@@ -304,3 +289,52 @@ def _phenotype_columns(columns: list[str]) -> dict[str, Any]:
         texts = {"participant_id": "Participant.", "p_value": "p of the primary test.", "n_texts": "Number of decoded texts."}
         tree[name] = {"Description": texts.get(name, f"{metric or name}, condition {condition}.")}
     return tree
+
+
+def _single(request: Request, participant: str, desc: str) -> pd.DataFrame | None:
+    """A table whose columns of numbers are numbers, if it is there."""
+    table = _table(find_beh(request, participant, desc)) if desc in WRITER else None
+    if table is None:
+        return None
+    numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in table}
+    return table.assign(**{name: column for name, column in numbers.items() if column.notna().any() or table[name].isna().all()})
+
+
+def _abstain(coverage: pd.DataFrame | None, summary: pd.DataFrame | None) -> tuple[Panel, ...]:
+    """Which texts may be trusted: risk and coverage, and categories that were left out of training."""
+    curve = None if coverage is None else coverage_panel(coverage)
+    unseen = None if summary is None else zero_shot_panel(summary)
+    return tuple(panel for panel in (curve, unseen) if panel is not None)
+
+
+def _marks(request: Request, participant: str) -> dict[str, Any]:
+    """Sidecar of the metrics table."""
+    path = find_beh(request, participant, "metrics")
+    return {} if path is None else dict(read_json(path.with_suffix(".json")))
+
+
+def _turning(request: Request, participant: str) -> Turning | None:
+    """Maps of quality on a brain that turns, where they lie on fsaverage."""
+    path = find_reliability(request, participant)
+    if path is None:
+        return None
+    maps, geometry = read_maps(path)
+    labels = {"reliability": panels.RELIABILITY, "noise_ceiling": panels.CEILING}
+    return turning({label: maps[name] for name, label in labels.items()}, _place(geometry)[0])
+
+
+def _provenance(request: Request, sidecars: list[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
+    """What the decoder was made with and from, as its sidecar says."""
+    if not sidecars:
+        return ()
+    path, model = request.bids_dir / "dataset_description.json", sidecars[0]["LanguageModel"]
+    told = read_json(path) if path.is_file() else {}
+    rows = [
+        ("Dataset", f"{_name(request.bids_dir)} (BIDS {told.get('BIDSVersion', 'version not known')})"),
+        ("DOI of the dataset", str(told.get("DatasetDOI", ""))),
+        ("Language model", f"{Path(model['name']).name}, {model['revision']}"),
+        ("Decoders", "one" if len(sidecars) == 1 else f"{len(sidecars)}, one a fold"),
+        ("Made with", ", ".join(f"{name} {version}" for name, version in sidecars[0]["SoftwareVersions"].items())),
+        ("Citation", "logs/CITATION.bib"),
+    ]
+    return tuple((name, text) for name, text in rows if text)

@@ -88,7 +88,7 @@ def surface_map(
         When the values fit no mesh.
     """
     numbers = np.asarray(values, dtype=np.float64)
-    norm, colours = _scale(numbers, limits)
+    norm, colours = scale(numbers, limits)
     rgba = [colours(norm(part)) for part in (numbers[:n_left], numbers[n_left:])]
     known = [np.isfinite(part) for part in (numbers[:n_left], numbers[n_left:])]
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
@@ -154,7 +154,7 @@ def volume_map(
 def _montage(
     volume: Array, inside: NDArray[np.bool_], levels: NDArray[np.int64], label: str, limits: tuple[float, float] | None
 ) -> Figure:
-    norm, colours = _scale(volume[inside], limits)
+    norm, colours = scale(volume[inside], limits)
     columns = min(6, levels.size)
     rows = -(-levels.size // columns)
     xs, ys = (np.flatnonzero(inside.any(axis=other)) for other in ((1, 2), (0, 2)))
@@ -174,7 +174,8 @@ def _montage(
     return figure
 
 
-def _scale(numbers: Array, limits: tuple[float, float] | None) -> tuple[Normalize, matplotlib.colors.Colormap]:
+def scale(numbers: Array, limits: tuple[float, float] | None) -> tuple[Normalize, matplotlib.colors.Colormap]:
+    """Ends of the colour scale (as in `surface_map`), and its colours."""
     known = numbers[np.isfinite(numbers)]
     if limits is None:
         high = float(np.quantile(np.abs(known), 0.99)) if known.size else 1.0
@@ -203,7 +204,7 @@ def _views() -> tuple[Figure, list[list[Axes]], Axes]:
 
 def _on_mesh(colour: Array, known: NDArray[np.bool_], hemisphere: Hemisphere, borders: NDArray[np.int64] | None = None) -> Array:
     """(f, 4) colour of each triangle of the mesh, from (v, 4) colours of the data's vertices."""
-    index = _to_mesh(len(colour), len(hemisphere.coordinates))
+    index = to_mesh(len(colour), len(hemisphere.coordinates))
     colour, known = colour[index], known[index]
     grey = 0.62 + 0.2 * (hemisphere.sulcal < 0)
     colour = np.where(known[:, None], colour, np.stack([grey, grey, grey, np.ones_like(grey)], axis=1))
@@ -216,7 +217,14 @@ def _on_mesh(colour: Array, known: NDArray[np.bool_], hemisphere: Hemisphere, bo
     return np.asarray(out)
 
 
-def _to_mesh(n: int, n_mesh: int) -> NDArray[np.int64]:
+def to_mesh(n: int, n_mesh: int) -> NDArray[np.int64]:
+    """(n_mesh,) for each vertex of the mesh of a hemisphere, which of ``n`` values it shows.
+
+    Raises
+    ------
+    ValueError
+        When so many values fit no mesh.
+    """
     if n >= n_mesh:
         return np.arange(n_mesh)
     if n_mesh == 10242 and n in (642, 2562):

@@ -23,6 +23,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 
 from bids_brainlm.reports.titles import BLACK, BLUE, ELSEWHERE, GREY, OPEN_ENDED, SERIES, title
 
@@ -76,7 +77,10 @@ def as_png(figure: Figure, dpi: int = 110) -> bytes:
     buffer = io.BytesIO()
     _lay_out(figure)
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return buffer.getvalue()
+    small = io.BytesIO()
+    # A map has few colours: a palette of 256 makes a third of the size.
+    Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 
 def _lay_out(figure: Figure) -> None:

@@ -1,8 +1,9 @@
 """Pages of the report: content in, one self-contained HTML file out.
 
-A page loads nothing: style, pictures (as data URIs) and the ten lines of script that filter a table are inside, and its content
-security policy forbids the rest, so that text from a dataset or a language model stays text. Its first line is what went
-wrong (``failed: ...``), else the verdict of the primary test. A section whose content is absent is left out.
+A page loads nothing: style, pictures (as data URIs) and the script that searches and sorts a table and turns a brain are inside,
+and its content security policy forbids the rest, so that text from a dataset or a language model stays text. Its first line is
+what went wrong (``failed: ...``), else the verdict of the primary test, and below it stands why to doubt it. A section whose
+content is absent is left out, and all but search, order and turning works without script.
 """
 
 from __future__ import annotations
@@ -10,35 +11,24 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import jinja2
-import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 
-from bids_brainlm.core.types import CONDITIONS
 from bids_brainlm.evaluation.statistics import PrimaryTest, format_p, group_verdict
 from bids_brainlm.evaluation.table import PRIMARY, Predictions
-from bids_brainlm.language.stimuli import words
+from bids_brainlm.reports.decoded import decoded_table, marked
 from bids_brainlm.reports.heard import RUN_HEADINGS
 from bids_brainlm.reports.panels import Panel
+from bids_brainlm.reports.sheets import Sheet, baselines_sheet, interval, metrics_sheet
 from bids_brainlm.reports.stories import StoryContent
 from bids_brainlm.reports.titles import SERIES, title
-
-MAX_ROWS = 60
-"""Decoded texts shown on a page; the file has all."""
-
-FUNCTION_WORDS = frozenset(
-    words(
-        "a an the and or of in on at to by with from for near under over into is are was were be it its his her their this that"
-    )
-)
-
-HEADINGS = {"true": "From the true brain", "permuted": "From a permuted brain", "none": "Without a brain"}
+from bids_brainlm.reports.turning import Turning
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +39,8 @@ class _Common:
     ----------
     title : str
         E.g. the participant, ``sub-01``.
+    doubts : tuple of str
+        Why not to believe the verdict: right below it.
     errors : tuple of str
         What failed; the first line of the first one becomes the first line of the page. Tracebacks may follow in it.
     warnings : tuple of str
@@ -66,6 +58,7 @@ class _Common:
     title: str
     dataset: str = ""
     version: str = ""
+    doubts: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     overview: tuple[tuple[str, str], ...] = ()
@@ -84,25 +77,36 @@ class PageContent(_Common):
     ----------
     test : PrimaryTest or None
     predictions : Predictions or None
+    evidence : DataFrame or None
+        For each text (`bids_brainlm.evaluation.evidence.EVIDENCE_COLUMNS`), with numbers.
     runs : tuple of tuple of str
         Words and windows of each run: rows of `bids_brainlm.reports.heard.RUN_HEADINGS`.
     decoded_file : str
         Path of the decoded-text table relative to the page.
     summary : DataFrame or None
         Metrics table (`bids_brainlm.evaluation.table.summary`).
+    sheets : tuple of Sheet
+        More tables below that of metrics: simple decoders, sizes of effects, controls.
     estimation_text : tuple of str
         Sentences on how the responses were estimated.
-    estimation, quality, parcels, training : tuples of Panel
+    abstain, estimation, quality, where, parcels, training : tuples of Panel
+    turning : Turning or None
+        Maps on a brain that turns.
     """
 
     test: PrimaryTest | None = None
     predictions: Predictions | None = None
+    evidence: pd.DataFrame | None = None
     runs: tuple[tuple[str, ...], ...] = ()
     decoded_file: str = ""
     summary: pd.DataFrame | None = None
+    sheets: tuple[Sheet, ...] = ()
     estimation_text: tuple[str, ...] = ()
+    abstain: tuple[Panel, ...] = ()
     estimation: tuple[Panel, ...] = ()
     quality: tuple[Panel, ...] = ()
+    where: tuple[Panel, ...] = ()
+    turning: Turning | None = None
     parcels: tuple[Panel, ...] = ()
     training: tuple[Panel, ...] = ()
 
@@ -115,30 +119,36 @@ class GroupContent(_Common):
     ----------
     tests : mapping of participant to PrimaryTest
     pages : mapping of participant to the path of their page, relative to this one
+    sheets : tuple of Sheet
+        Figures over participants.
     """
 
     tests: Mapping[str, PrimaryTest] = field(default_factory=dict)
     pages: Mapping[str, str] = field(default_factory=dict)
+    sheets: tuple[Sheet, ...] = ()
 
 
 def participant_page(page: PageContent) -> str:
     """HTML of a participant's report."""
     groups = [
+        ("trust", "Which texts to trust", "", page.abstain),
         ("training", "Training", "", page.training),
+        ("where", "Where in the brain", "", page.where),
         ("estimation", "Estimation of the responses", " ".join(page.estimation_text), page.estimation),
         ("quality", "Quality of the responses", "", page.quality),
         ("parcels", "Parcels", "", page.parcels),
     ]
-    table = _metrics_table(page.summary)
+    sheets = [sheet for sheet in (metrics_sheet(page.summary), baselines_sheet(page.summary), *page.sheets) if sheet is not None]
     cards = _cards(page.summary)
     sections = [("summary", "Summary")] * bool(cards or page.overview or page.warnings or (page.errors and page.test))
     sections += [("texts", "Decoded text")] * (page.predictions is not None)
-    sections += [("metrics", "Metrics")] * bool(page.metrics or table["rows"])
+    sections += [("metrics", "Metrics")] * bool(page.metrics or sheets)
     sections += [("stories", "Stories")] * (page.stories is not None)
-    sections += [(anchor, name.partition(" ")[0]) for anchor, name, intro, items in groups if items or intro]
-    decoded = {} if page.predictions is None else _decoded(page.predictions)
-    first = _first_line(page.errors, page.test.verdict if page.test else "", bool(page.test and page.test.significant))
-    context = {"groups": groups, "table": table, "decoded": decoded, "cards": cards, "run_headings": RUN_HEADINGS}
+    names = {"trust": "Trust", "where": "Where"}
+    sections += [(anchor, names.get(anchor, name.partition(" ")[0])) for anchor, name, intro, items in groups if items or intro]
+    decoded = None if page.predictions is None else decoded_table(page.predictions, page.evidence)
+    first = _first_line(page, page.test.verdict if page.test else "", bool(page.test and page.test.significant))
+    context = {"groups": groups, "sheets": sheets, "decoded": decoded, "cards": cards, "run_headings": RUN_HEADINGS}
     return _render("participant", page, first, sections, **context)
 
 
@@ -150,16 +160,16 @@ def group_page(page: GroupContent) -> str:
             "name": name,
             "link": page.pages.get(name, ""),
             "gain": f"{test.effect:.2f}",
-            "interval": _interval(*test.interval) if test.interval else "",
+            "interval": interval(*test.interval) if test.interval else "",
             "p": format_p(test.p_value),
             "n": test.n,
             "verdict": test.verdict.partition(":")[0],
         }
         for name, test in page.tests.items()
     ]
-    first = _first_line(page.errors, verdict, any(test.significant for test in page.tests.values()))
+    first = _first_line(page, verdict, any(test.significant for test in page.tests.values()))
     sections = [("summary", "Summary")] * bool(page.overview or page.warnings or (page.errors and rows))
-    sections += [("participants", "Participants")] * bool(rows) + [("metrics", "Metrics")] * bool(page.metrics)
+    sections += [("participants", "Participants")] * bool(rows) + [("metrics", "Metrics")] * bool(page.metrics or page.sheets)
     sections += [("stories", "Stories")] * (page.stories is not None)
     return _render("group", page, first, sections, verdict=verdict, participants=rows)
 
@@ -186,7 +196,7 @@ def _environment() -> jinja2.Environment:
 def _script() -> tuple[Markup, str]:
     """The script of the page, and the hash that lets the content security policy run it and no other."""
     loader = jinja2.PackageLoader("bids_brainlm", "data/templates/reports")
-    text = "\n" + loader.get_source(jinja2.Environment(), "finder.js")[0]  # noqa: S701 - only read, not rendered
+    text = "\n" + "\n".join(loader.get_source(jinja2.Environment(), name)[0] for name in ("tables.js", "turn.js"))  # noqa: S701 - only read, not rendered
     return Markup(text), "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
@@ -194,17 +204,16 @@ def _line(text: str) -> str:
     return text.strip().partition("\n")[0]
 
 
-def _first_line(errors: Sequence[str], verdict: str, found: bool) -> dict[str, str]:
+def _first_line(page: _Common, verdict: str, found: bool) -> dict[str, str]:
+    errors = page.errors
     if errors:
         more = f" (and {len(errors) - 1} more, see Errors)" if len(errors) > 1 else ""
         return {"kind": "failed", "text": f"failed: {_line(errors[0])}{more}"}
     if not verdict:
         return {"kind": "no", "text": "No primary test: the text was not compared with that of permuted brains."}
+    if page.doubts:
+        return {"kind": "doubt", "text": f"{verdict} But there are doubts:" if found else verdict}
     return {"kind": "yes" if found else "no", "text": verdict}
-
-
-def _interval(low: float, high: float, digits: int = 2) -> str:
-    return f"{low:.{digits}f} to {high:.{digits}f}"
 
 
 def _cards(summary: pd.DataFrame | None) -> list[dict[str, str]]:
@@ -214,8 +223,14 @@ def _cards(summary: pd.DataFrame | None) -> list[dict[str, str]]:
     value = summary.set_index(["metric", "condition"])["value"].to_dict()
     cards = []
     for row in summary[summary["metric"] == PRIMARY].itertuples():
-        beside = f"nats a text; 95 % interval {_interval(row.ci_low, row.ci_high)}" if pd.notna(row.ci_low) else "nats a text"
+        beside = f"nats a text; 95 % interval {interval(row.ci_low, row.ci_high)}" if pd.notna(row.ci_low) else "nats a text"
         cards.append({"name": "Gain from the brain", "value": f"{row.value:.2f}", "beside": beside})
+    for row in summary[summary["metric"] == "information_bits"].itertuples():
+        beside = f"bits a text beyond a text-only model; {interval(row.ci_low, row.ci_high)}".removesuffix("; ")
+        cards.append({"name": "Information from the brain", "value": f"{row.value:.2f}", "beside": beside})
+    if ("nll_pairwise", "true") in value:
+        beside = "of other brains make the right text less likely than its own; 50% by chance"
+        cards.append({"name": "Pairwise accuracy", "value": _share("facts", value["nll_pairwise", "true"]), "beside": beside})
     for metric in ("facts", "rouge_l", "bleu1", "wer"):
         if (metric, "true") in value and len(cards) < 4:
             others = [(name, value[metric, name]) for name in SERIES if name != "true" and (metric, name) in value]
@@ -226,67 +241,6 @@ def _cards(summary: pd.DataFrame | None) -> list[dict[str, str]]:
 
 def _share(metric: str, number: float) -> str:
     return f"{number:.0%}" if metric.startswith("facts") or metric == "exact" else f"{number:.2f}"
-
-
-def _metrics_table(summary: pd.DataFrame | None) -> dict[str, Any]:
-    """Rows are metrics, columns the conditions and readouts that occur."""
-    if summary is None or summary.empty:
-        return {"columns": [], "rows": []}
-    columns = [name for name in dict.fromkeys([*SERIES, *summary["condition"]]) if (summary["condition"] == name).any()]
-    rows = []
-    for metric, part in summary.groupby("metric", sort=False):
-        by_name = part.set_index("condition")
-        cells = [_metric_cell(by_name.loc[name]) if name in by_name.index else {"value": "", "interval": ""} for name in columns]
-        # Where there is one condition alone, a readout's, the test is its own.
-        p = by_name["p_value"].iloc[0] if len(by_name) == 1 else by_name["p_value"].get("true", np.nan)
-        rows.append({"name": title(str(metric)), "cells": cells, "p": "" if pd.isna(p) else format_p(p)})
-    return {"columns": [SERIES[name][0].capitalize() if name in SERIES else name for name in columns], "rows": rows}
-
-
-def _metric_cell(row: pd.Series) -> dict[str, str]:
-    digits = 3 if abs(row["value"]) < 10 else 1
-    interval = "" if pd.isna(row["ci_low"]) else _interval(row["ci_low"], row["ci_high"], digits)
-    return {"value": f"{row['value']:.{digits}f}", "interval": interval}
-
-
-def _decoded(predictions: Predictions, max_rows: int = MAX_ROWS) -> dict[str, Any]:
-    """Trials side by side in every condition; evenly spaced ones where there are many."""
-    parts = {name: predictions.of(name).table.set_index("trial_id") for name in CONDITIONS if name in predictions.conditions}
-    base = next(iter(parts.values()), predictions.table.set_index("trial_id"))
-    chosen = np.unique(np.linspace(0, len(base) - 1, min(max_rows, len(base))).round().astype(int))
-    one_prompt = base["prompt"].nunique() == 1
-    rows = []
-    for trial, row in base.iloc[chosen].iterrows():
-        right, *more = row["text_true"].split(" | ")
-        cells = [_text_cell(part.loc[trial] if trial in part.index else None, row["text_true"]) for part in parts.values()]
-        prompt = "" if one_prompt else row["prompt"]
-        rows.append({"stimulus": row["stimulus_id"], "right": right, "more": " / ".join(more), "prompt": prompt, "cells": cells})
-    headings = [HEADINGS[name] for name in parts]
-    prompt = base["prompt"].iloc[0] if one_prompt and len(base) else ""
-    return {
-        "conditions": headings,
-        "rows": rows,
-        "shown": len(rows),
-        "total": len(base),
-        "prompt": "" if prompt == "n/a" else prompt,
-    }
-
-
-def _text_cell(row: pd.Series | None, right: str) -> dict[str, Any]:
-    if row is None:
-        return {"text": "", "nll": ""}
-    return {"text": marked(row["text_pred"], right), "nll": f"NLL {row['nll']:.1f}"}
-
-
-def marked(text: str, right: str) -> Markup:
-    """Escaped text with the words that the right text has too in ``<mark>``; function words are not marked.
-
-    >>> marked("a <b>bird</b> sings", "the Bird flies")
-    Markup('a &lt;b&gt;<mark>bird</mark>&lt;/b&gt; sings')
-    """
-    shared = set(words(right)) - FUNCTION_WORDS
-    parts = re.split(r"([\w']+)", text)
-    return Markup("").join(Markup("<mark>{}</mark>").format(part) if part.lower() in shared else part for part in parts)
 
 
 def markdown(text: str) -> Markup:

@@ -15,6 +15,9 @@ from bids_brainlm.core.types import Parcellation
 from bids_brainlm.evaluation.statistics import format_p
 from bids_brainlm.reports import brains, figures, titles
 
+RELIABILITY, CEILING = "Split-half reliability (r)", "Noise ceiling (% of variance)"
+"""Labels of maps of quality."""
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -116,7 +119,7 @@ def reliability(values: ArrayLike, n_left: int | None = None, mask: NDArray[np.b
     numbers = np.asarray(values, dtype=np.float64)
     known = numbers[np.isfinite(numbers)]
     middle = f"median {np.median(known):.2f}, 95th percentile {np.quantile(known, 0.95):.2f}" if known.size else "no values"
-    label = "Split-half reliability (r)"
+    label = RELIABILITY
     caption = "Correlation, over stimuli, of the mean response in one half of the repeats with that in the other."
     out = [drawing("reliability", figures.histogram(numbers, label), f"Histogram of split-half reliability: {middle}.", caption)]
     out += value_map("reliabilitymap", numbers, label, n_left, mask, "Where responses are reliable.")
@@ -134,7 +137,7 @@ def noise_ceiling(values: ArrayLike, n_left: int | None = None, mask: NDArray[np
     numbers = np.asarray(values, dtype=np.float64)
     known = numbers[np.isfinite(numbers)]
     above = f"{100 * np.mean(known > 0):.0f} % of vertices are above 0" if known.size else "no values"
-    label = "Noise ceiling (% of variance)"
+    label = CEILING
     caption = (
         "Share of the variance of single trials that repeats of a stimulus have in common, z-scored in each session: no model "
         f"explains more. {above[:1].upper()}{above[1:]}; the histogram is of those."

@@ -16,8 +16,9 @@ from bids_brainlm.evaluation.metrics import chosen
 from bids_brainlm.evaluation.statistics import PrimaryTest
 from bids_brainlm.evaluation.table import Predictions, Sampling, primary_of, summary
 from bids_brainlm.reports import panels
+from bids_brainlm.reports.decoded import MAX_ROWS
 from bids_brainlm.reports.methods import MethodFacts, method_text
-from bids_brainlm.reports.page import MAX_ROWS, GroupContent, PageContent, group_page, markdown, participant_page
+from bids_brainlm.reports.page import GroupContent, PageContent, group_page, markdown, participant_page
 
 EVIL = "<script>alert('x')</script><img src=http://evil.example/x.png> & a dog"
 VOID = {"meta", "img", "input", "link", "br"}
