@@ -140,7 +140,9 @@ def describe(participant: Participant, settings: Settings | None = None) -> Desc
     InputError
         When training texts have fewer than two words to name places by, or too few groups for an encoding model.
     """
-    given = settings or Settings()
+    given, n_folds = settings or Settings(), len(participant.models)
+    if given.fold >= n_folds:
+        raise InputError(f"no decoder of fold {given.fold}", participant.models[0].parent, expected=f"a fold below {n_folds}")
     split, path = participant.folds[given.fold], participant.models[given.fold]
     training = split.examples.take(split.train)
     facts = load_facts(participant.request)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,9 +18,13 @@ from bids_brainlm.core.types import Affine, Examples, Parcellation, Prompt, Reco
 from bids_brainlm.errors import InputError
 from bids_brainlm.insilico import describe as module
 from bids_brainlm.insilico.describe import PARCEL_COLUMNS, Settings, describe
+from bids_brainlm.insilico.described import listed, verdict, write
 from bids_brainlm.insilico.drive import driven
 from bids_brainlm.insilico.naming import vocabulary_of
 from bids_brainlm.insilico.participant import Participant
+from bids_brainlm.io.files import read_tsv
+from bids_brainlm.io.maps import read_maps
+from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.models.fusion import Features
 from bids_brainlm.stages.decoder import Decoder
 
@@ -115,6 +122,27 @@ def test_a_decoder_of_noise_names_nothing_however_much_it_reads(opened: Callable
     assert table.loc[2, "best_word"] == "dog"
 
 
+@pytest.mark.usefixtures("reads")
+def test_table_and_maps_are_written_and_told(opened: Callable[..., Participant], tmp_path: Path) -> None:
+    who = opened()
+    who.models[0].write_bytes(b"weights")
+    geometry = Geometry("none", "", N_PARCELS * SIZE, N_PARCELS * SIZE)
+    vars(who)["trials"] = SimpleNamespace(task="look", geometry=geometry)
+    found = describe(who, QUICK)
+    table, sidecar, maps, _ = write(found, who, QUICK)
+    assert table == tmp_path / "out" / "sub-01" / "beh" / "sub-01_task-look_desc-parcels_beh.tsv"
+    assert read_tsv(table)["name"].fillna("n/a").tolist() == found.table["name"].fillna("n/a").tolist()
+    told = json.loads(sidecar.read_text())
+    assert set(PARCEL_COLUMNS) <= set(told)
+    assert told["ModelDigest"] == hashlib.sha256(b"weights").hexdigest()
+    assert not {f"p{parcel}" for parcel in PLANTED} & set(told["ReferenceParcels"])
+    drawn = read_maps(maps)[0]["word"]
+    assert {told["Words"][int(number) - 1] for number in set(drawn) - {0.0}} == set(PLANTED.values())
+    assert verdict(found)[0].startswith(f"2 of {N_PARCELS} parcels have a name")
+    assert [line.split()[0] for line in listed(found).splitlines()[1:]] == ["p2", "p5"]
+    assert verdict(describe(opened(signal=0.0), QUICK))[0].startswith(f"none of {N_PARCELS} parcels has a name")
+
+
 def test_driven_effects_are_those_of_a_plain_loop(opened: Callable[..., Participant]) -> None:
     who = opened()
     # The small decoder of the fixtures has twelve vertices in three parcels.
@@ -140,3 +168,5 @@ def test_driven_effects_are_those_of_a_plain_loop(opened: Callable[..., Particip
 def test_texts_that_do_not_differ_cannot_name_anything(opened: Callable[..., Participant]) -> None:
     with pytest.raises(InputError, match="two are needed"):
         describe(opened(), dataclasses.replace(QUICK, least_uses=10_000))
+    with pytest.raises(InputError, match=r"no decoder of fold 1.*a fold below 1"):
+        describe(opened(), dataclasses.replace(QUICK, fold=1))

@@ -1,0 +1,55 @@
+"""``brainlm describe``: every parcel in words, by what the decoder says more often when it is driven."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bids_brainlm.cli.arguments import AppCommand
+
+_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+
+
+@click.command("describe", cls=AppCommand)
+@click.argument("output_dir", type=_FOLDER)
+@click.option("--participant-label", "participant", required=True, help="Participant whose parcels are described.")
+@click.option("--bids-dir", type=_FOLDER, help="Where the dataset lies now.  [default: where it was]")
+@click.option(
+    "--dose", type=click.FloatRange(min=0, min_open=True), default=1.0, help="SD that parcels are driven by, both ways."
+)
+@click.option("--trials", "n_trials", type=click.IntRange(min=1), default=10, help="Held-out trials that are driven.")
+@click.option("--texts", "n_texts", type=click.IntRange(min=2), default=96, help="Training texts whose probability is measured.")
+@click.option("--least-uses", type=click.IntRange(min=1), default=10, help="Fewest training examples that use a word.")
+@click.option(
+    "--embeddings",
+    default="",
+    metavar="DIR",
+    help="Folder of a sentence encoder for the encoding model.  [default: bags of words]",
+)
+@click.option("--bootstrap", "n_bootstrap", type=click.IntRange(min=1), default=200, help="Samples behind stabilities.")
+@click.option("--permutations", "n_permutations", type=click.IntRange(min=1), default=5000, help="Exchanges behind p of fits.")
+@click.option("--fold", type=click.IntRange(min=0), default=0, help="Fold whose decoder is driven.")
+@click.option("--seed", type=int, default=0, help="Seed of everything random.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where the model runs.")
+def command(output_dir: Path, participant: str, bids_dir: Path | None, device: str, **settings: Any) -> None:
+    """Name every parcel of a trained participant in words.
+
+    OUTPUT_DIR is what bids_brainlm wrote. A parcel has a name where what was said predicts its held-out responses; the name is the
+    word that driving it makes likelier, more than driving other parcels does. These are effects on the model.
+    """
+    opened = importlib.import_module("bids_brainlm.insilico.participant").open_participant(
+        output_dir, participant, bids_dir=bids_dir, device=device
+    )
+    module = importlib.import_module("bids_brainlm.insilico.describe")
+    described = importlib.import_module("bids_brainlm.insilico.described")
+    given = module.Settings(**settings)
+    found = module.describe(opened, given)
+    for line in described.verdict(found):
+        click.echo(line)
+    if found.named.any():
+        click.echo(described.listed(found))
+    for path in described.write(found, opened, given):
+        click.echo(str(path))
