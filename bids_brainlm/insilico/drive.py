@@ -11,6 +11,7 @@ Features are affine, so that a pattern is added to them and not to the vertices;
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,8 +26,8 @@ from bids_brainlm.stages.decoder import Decoder
 
 Doubles = NDArray[np.float64]
 
-BATCH = 50
-"""Brains that are computed together."""
+BATCH = 16
+"""Brains that are computed together; more of them leave the cache of a CPU."""
 
 
 def driven(
@@ -99,9 +100,10 @@ def nll_of_driven(
     if len(texts) != len(examples) or len(counts) != 1 or 0 in counts:
         raise ValueError(f"{len(texts)} lists of {sorted(counts)} texts; expected {len(examples)}, of one length")
     jobs = np.array([(site, i) for site in range(len(sites)) for i in np.flatnonzero(steps)], dtype=np.int64).reshape(-1, 2)
-    change = np.concatenate([np.zeros(1), steps[jobs[:, 1]]]).astype(np.float32)
-    where = torch.from_numpy(np.concatenate([np.zeros(1, np.int64), jobs[:, 0]])).to(model.device)
-    moves = features_of(model, sites)[where] * torch.from_numpy(change).to(model.device)[:, None]
+    # The base comes first: whatever site, at dose 0.
+    site = torch.from_numpy(np.concatenate([np.zeros(1, np.int64), jobs[:, 0]])).to(model.device)
+    change = torch.from_numpy(np.concatenate([np.zeros(1), steps[jobs[:, 1]]]).astype(np.float32)).to(model.device)
+    moves = Moves(features_of(model, sites), site, change)
     out = np.empty((len(sites), len(steps), len(examples), counts.pop()))
     for tree, members in _trees(texts):
         # Few sites and doses leave room for several bases in one batch.
@@ -165,18 +167,37 @@ def _trees(texts: Sequence[Sequence[Rendered]]) -> Iterator[tuple[Tree, Ints]]:
         yield tree_of(texts[members[0]]), np.array(members)
 
 
+@dataclass(frozen=True, eq=False)
+class Moves:
+    """What is added to features: J changes of S steps.
+
+    Parameters
+    ----------
+    step : (S, F) Tensor
+    site : (J,) int64 Tensor
+    dose : (J,) float32 Tensor
+    """
+
+    step: Tensor
+    site: Tensor
+    dose: Tensor
+
+    def of(self, job: Tensor) -> Tensor:
+        """(b, 1, F)."""
+        return (self.step[self.site[job]] * self.dose[job, None])[:, None]
+
+
 @torch.no_grad()
-def _scored(model: BrainLM, vertices: Tensor, moves: Tensor, tree: Tree, batch_size: int) -> Doubles:
-    """(J, b, W) NLL of the texts given each of b responses (b, T, V) after each of J moves (J, F)."""
+def _scored(model: BrainLM, vertices: Tensor, moves: Moves, tree: Tree, batch_size: int) -> Doubles:
+    """(J, b, W) NLL of the texts given each of b responses (b, T, V) after each of J moves."""
     if model.features is None or model.tokenizer is None:
         raise ValueError("this model has no brain tokenizer")
     with model.precision():
         base = model.features(vertices)
-    parts, n_bases = [], len(vertices)
-    for start in range(0, len(moves) * n_bases, batch_size):
-        which = torch.arange(start, min(start + batch_size, len(moves) * n_bases), device=model.device)
-        job, own = which // n_bases, which % n_bases
+    parts, n_bases, n_jobs = [], len(vertices), len(moves.site)
+    for start in range(0, n_jobs * n_bases, batch_size):
+        which = torch.arange(start, min(start + batch_size, n_jobs * n_bases), device=model.device)
         with model.precision():
-            brain = model.tokenizer(base[own] + moves[job][:, None])
+            brain = model.tokenizer(base[which % n_bases] + moves.of(which // n_bases))
         parts.append(nll_of_tree(model, brain, tree).cpu().double().numpy())
-    return np.concatenate(parts).reshape(len(moves), n_bases, -1)
+    return np.concatenate(parts).reshape(n_jobs, n_bases, -1)
