@@ -37,8 +37,8 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 def command(output_dir: Path, participant: str, bids_dir: Path | None, device: str, **settings: Any) -> None:
     """Name every parcel of a trained participant in words.
 
-    OUTPUT_DIR is what bids_brainlm wrote. A parcel has a name where what was said predicts its held-out responses; the name is the
-    word that driving it makes likelier, more than driving other parcels does. These are effects on the model.
+    OUTPUT_DIR is what bids_brainlm wrote. A parcel has a name where what was said predicts its held-out responses; it is
+    the word that driving the parcel makes likelier, more than driving other parcels does. These are effects on the model.
     """
     opened = importlib.import_module("bids_brainlm.insilico.participant").open_participant(
         output_dir, participant, bids_dir=bids_dir, device=device

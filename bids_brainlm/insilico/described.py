@@ -52,7 +52,7 @@ def verdict(found: Description) -> list[str]:
 def listed(found: Description) -> str:
     """The parcels with a name, the surest first."""
     table = found.table.loc[found.named, list(SHOWN)].sort_values("fit_q", kind="stable")
-    return table.to_string(index=False, float_format="{:.3f}".format, na_rep="n/a")
+    return str(table.to_string(index=False, float_format="{:.3f}".format, na_rep="n/a"))
 
 
 def write(found: Description, participant: Participant, settings: Settings) -> list[Path]:
