@@ -148,14 +148,13 @@ def splits_of(request: Request, trials: Trials, examples: Examples) -> tuple[Spl
         When a column or list would put one group on both sides.
     """
     settings = request.config.split
-    labels = _labels(request, trials, examples)
+    labels, untrained = _labels(request, trials, examples), _untrained(examples, request.config, trials.path)
     try:
         shares = (settings.folds, settings.test, settings.validation)
         folds = make_splits(examples, settings.scheme, *shares, labels, request.config.run.random_seed, amount=settings.amount)
         category = left_out_of(request)
         if category is not None:
             folds = tuple(without(fold, category.taught_by(examples)) for fold in folds)
-        untrained = unmixed(examples.prompts, request.config.text.mix) | held_out(examples.prompts, settings.leave_out_questions)
         if untrained.any():
             folds = tuple(without(fold, untrained) for fold in folds)
         averaged = tuple(average(fold, settings.average) for fold in folds)
@@ -173,6 +172,14 @@ def splits_of(request: Request, trials: Trials, examples: Examples) -> tuple[Spl
     if examples.recording.kind == "bold":
         _refuse_few_shifts(averaged, trials.path)
     return averaged
+
+
+def _untrained(examples: Examples, config: Config, path: Path) -> NDArray[np.bool_]:
+    """(n,) texts of kinds that are not trained on, and questions that are left out of training."""
+    try:
+        return unmixed(examples.prompts, config.text.mix) | held_out(examples.prompts, config.split.leave_out_questions)
+    except ValueError as error:
+        raise InputError(str(error), path, remedy="name what stands in the table of texts, letter by letter") from error
 
 
 def _refuse_few_shifts(folds: Sequence[Split], path: Path) -> None:

@@ -173,6 +173,19 @@ def _link_outside(study: Any) -> None:
     captions(study).symlink_to(study.root / "elsewhere.tsv")
 
 
+def _phrasings(answers: tuple[str, str]) -> Change:
+    """Two phrasings of the question of each caption, with these endings of their answers."""
+
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        parts = [
+            table.assign(task="what", question=q, caption=table["caption"] + a)
+            for q, a in zip(("What?", "Which?"), answers, strict=True)
+        ]
+        return pd.concat(parts)
+
+    return change
+
+
 EVENTS = [
     (
         "onset is n/a",
@@ -252,6 +265,12 @@ SHARED = [
     ("not UTF-8", _captions_file(_latin), 65, ("not UTF-8 text", "captions.tsv", "save it as UTF-8")),
     ("link to itself", _captions_file(link_to_itself), 65, ("captions.tsv",)),
     ("link that leaves the dataset", _link_outside, 65, ("captions.tsv", "copy it there")),
+    (
+        "phrasings with answers of their own",
+        _captions(_phrasings(("", " or two"))),
+        65,
+        ("the task 'what' about", "captions.tsv", "text.task"),
+    ),
 ]
 
 WORKS: list[tuple[str, str, Callable[[Any], None], tuple[str, ...], bool, Any]] = [
@@ -283,6 +302,13 @@ CASES = [
             ("table that is not there", "stimuli/none.tsv", 66, ("none.tsv",)),
             ("path that leaves the dataset (..)", "../elsewhere.tsv", 65, ("elsewhere.tsv",)),
             ("path that leaves the dataset (absolute)", "{root}/elsewhere.tsv", 65, ("elsewhere.tsv",)),
+        )
+    ),
+    *(
+        FaultCase("Texts", name, None, 65, words, ("--set", setting), whose=ONE)
+        for name, setting, words in (
+            ("question left out that nobody asks", "split.leave_out_questions=size", ("question or category 'size'",)),
+            ("mix with a kind that no text is of", "text.mix={question = 1}", ("kind 'question'; kinds: caption",)),
         )
     ),
     *(FaultCase("Confounds", name, damage, code, words) for name, damage, code, words in CONFOUND_TABLES),
