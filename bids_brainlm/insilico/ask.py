@@ -324,7 +324,7 @@ def choose(participant: Participant, text: str = "") -> int:
 
 
 def fitting(participant: Participant, text: str = "") -> Ints:
-    """Indices of examples with that id or stimulus, or with the words of it in a right text; those first that are held out.
+    """Indices of examples with that id or stimulus, or with the words of it in a right text, one a brain; first those held out.
 
     Raises
     ------
@@ -337,6 +337,7 @@ def fitting(participant: Participant, text: str = "") -> Ints:
         known = near(text, dict.fromkeys([*map(str, examples.stimulus), *map(str, examples.id)]))
         expected = "the id of a trial, a stimulus, or words of a text"
         raise MissingInputError(f"no trial {text!r}{known}", participant.request.out_dir, expected=expected)
+    found = found[brains_of(examples.take(found))[0]]
     kept = np.isin(examples.id[found], list(participant.held_out()))
     return np.concatenate([found[kept], found[~kept]])
 

@@ -106,12 +106,14 @@ class Participant:
     def find(self, text: str) -> Ints:
         """Indices of `examples` with that id or stimulus; else whose id ends so; else with a right text that has it, in any case.
 
-        An end of an id begins after an underscore: ``run-01_trial-0003``.
+        An end of an id begins after an underscore: ``run-01_trial-0003``. All questions about a trial have its id.
         """
         examples = self.examples
-        for exact in ((examples.id == text) | (examples.stimulus == text), np.char.endswith(examples.id, f"_{text}")):
-            if exact.any():
-                return np.flatnonzero(exact)
+        trial = np.array([name.partition("_q-")[0] for name in map(str, examples.id)])
+        exact = (examples.id == text) | (trial == text) | (examples.stimulus == text)
+        for found in (exact, np.char.endswith(trial, f"_{text}")):
+            if found.any():
+                return np.flatnonzero(found)
         wanted = text.casefold()
         said = [any(wanted in reference.casefold() for reference in references) for references in examples.references]
         return np.flatnonzero(said)

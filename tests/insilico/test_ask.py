@@ -214,8 +214,12 @@ def test_a_trial_is_found_by_id_stimulus_or_text(opened: Callable[..., Participa
         ("stim2", 3),  # in no part
         ("WOODEN", 6),
         ("dog", 10),  # trained on come later
+        ("run-2_trial-08", 8),
+        ("sub-01_run-2_trial-08_q-2", 15),
     ):
         assert ask.choose(who, text) == index, text
+    # Two texts about one trial are one brain.
+    assert ask.fitting(who, "run-2_trial-08").tolist() == [8]
     with pytest.raises(MissingInputError, match=r"no trial 'stimm6'; did you mean 'stim6'\?"):
         ask.choose(who, "stimm6")
 
