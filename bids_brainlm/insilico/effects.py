@@ -118,7 +118,7 @@ def rivals_of(log_p: Doubles, words: Sequence[Word]) -> Doubles:
 
 
 @dataclass(frozen=True, eq=False)
-class Tested:
+class Compared:
     """Slopes against those of null patches.
 
     Parameters
@@ -137,7 +137,7 @@ class Tested:
     p_lowered: Doubles
 
 
-def against_nulls(slopes: Doubles, norms: Doubles, null: Doubles, null_norms: Doubles, usable: Bools) -> Tested:
+def against_nulls(slopes: Doubles, norms: Doubles, null: Doubles, null_norms: Doubles, usable: Bools) -> Compared:
     """Compare slopes per norm.
 
     Parameters
@@ -152,7 +152,7 @@ def against_nulls(slopes: Doubles, norms: Doubles, null: Doubles, null_norms: Do
 
     Returns
     -------
-    Tested
+    Compared
         p is (1 + as extreme) / (1 + null patches); nan without any.
     """
     mean, spread, raised, lowered = (np.full(slopes.shape, np.nan) for _ in range(4))
@@ -167,7 +167,7 @@ def against_nulls(slopes: Doubles, norms: Doubles, null: Doubles, null_norms: Do
             lowered[site] = (1 + (own <= slopes[site] + near).sum(axis=0)) / (1 + len(own))
     unknown = np.isnan(slopes)
     raised[unknown] = lowered[unknown] = np.nan
-    return Tested(mean, spread, usable.sum(axis=1), raised, lowered)
+    return Compared(mean, spread, usable.sum(axis=1), raised, lowered)
 
 
 def alike(sites: Floats, places: Places) -> Bools:
@@ -208,7 +208,7 @@ class Slopes:
 
 
 def effects_table(
-    names: Sequence[str], words: Sequence[Word], slopes: Slopes, own: Tested, rivals: Tested, groups: ArrayLike, seed: int = 0
+    names: Sequence[str], words: Sequence[Word], slopes: Slopes, own: Compared, rivals: Compared, groups: ArrayLike, seed: int = 0
 ) -> pd.DataFrame:
     """Columns `EFFECT_COLUMNS`; one row a site and word.
 

@@ -153,18 +153,40 @@ class _Spinner:
 
     def __init__(self, pattern: Floats, places: Places) -> None:
         unit = places.coordinates / np.linalg.norm(places.coordinates, axis=1, keepdims=True)
-        self.halves = [(unit[part], pattern[part]) for part in (slice(None, places.n_left), slice(places.n_left, None))]
-        self.trees = [KDTree(points) for points, _ in self.halves]
+        self.halves = [_Half.of(unit[part], pattern[part]) for part in (slice(None, places.n_left), slice(places.n_left, None))]
 
     def __call__(self, rng: np.random.Generator) -> Floats:
         turn = Rotation.random(random_state=rng).as_matrix()
         mirror = np.diag([-1.0, 1.0, 1.0])
-        turns = [turn, mirror @ turn @ mirror]
-        parts = [
-            values[tree.query(points @ own)[1]]
-            for (points, values), tree, own in zip(self.halves, self.trees, turns, strict=True)
-        ]
-        return np.concatenate(parts)
+        return np.concatenate([half.turned(own) for half, own in zip(self.halves, (turn, mirror @ turn @ mirror), strict=True)])
+
+
+@dataclass(frozen=True, eq=False)
+class _Half:
+    """Pattern on one sphere, and the cap that holds it: its centre (3,) and the cosine of its radius."""
+
+    points: Doubles
+    values: Floats
+    tree: KDTree
+    centre: Doubles
+    cosine: float
+
+    @classmethod
+    def of(cls, points: Doubles, values: Floats) -> _Half:
+        inside = points[values != 0]
+        centre = inside.sum(axis=0) if len(inside) else np.zeros(3)
+        centre = centre / max(float(np.linalg.norm(centre)), np.finfo(float).tiny)
+        radius = np.arccos(np.clip((inside @ centre).min(initial=1.0), -1, 1))
+        # Vertices whose nearest one has a value lie a vertex further out at most.
+        margin = 4 * np.sqrt(4 * np.pi / len(points))
+        return cls(points, values, KDTree(points), centre, float(np.cos(min(radius + margin, np.pi))))
+
+    def turned(self, turn: Doubles) -> Floats:
+        """(V,) what every vertex has after the turn: the value of the vertex that came to lie nearest."""
+        out = np.zeros_like(self.values)
+        near = np.flatnonzero(self.points @ (turn @ self.centre) >= self.cosine)
+        out[near] = self.values[self.tree.query(self.points[near] @ turn)[1]]
+        return out
 
 
 class _Grower:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from nilearn.datasets import load_fsaverage
 from scipy.spatial import KDTree
+from scipy.spatial.transform import Rotation
 
-from bids_brainlm.insilico.nulls import LIKE, OVERLAP, Places, elsewhere, null_patches, overlap
+from bids_brainlm.insilico.nulls import LIKE, OVERLAP, Places, _Half, elsewhere, null_patches, overlap
 
 Array = np.ndarray
 
@@ -63,6 +64,15 @@ def test_hemispheres_are_turned_in_mirror_image() -> None:
         left, right = (half.argmax() for half in (patch[: places.n_left], patch[places.n_left :]))
         mirrored = places.coordinates[left] * [-1, 1, 1]
         assert np.linalg.norm(mirrored - places.coordinates[places.n_left + right]) < 25
+
+
+def test_what_is_left_out_of_a_turn_is_zero() -> None:
+    """Only vertices near the turned patch are looked at; all of them give the same."""
+    places, turn = sphere(), Rotation.from_euler("xyz", [0.4, 1.1, 2.0]).as_matrix()
+    points = places.coordinates[: places.n_left] / np.linalg.norm(places.coordinates[: places.n_left], axis=1, keepdims=True)
+    for values in (cap(places)[: places.n_left], np.ones(places.n_left, np.float32), np.zeros(places.n_left, np.float32)):
+        whole = values[KDTree(points).query(points @ turn)[1]]
+        np.testing.assert_array_equal(_Half.of(points, values).turned(turn), whole)
 
 
 def test_patches_of_a_volume_are_contiguous() -> None:
