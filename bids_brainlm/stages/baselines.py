@@ -74,6 +74,12 @@ def distinct(split: Split) -> NDArray[np.int64]:
     return np.sort(np.fromiter(seen.values(), dtype=np.int64))
 
 
+def responses(split: Split) -> NDArray[np.int64]:
+    """The first training example of each response: facts are the same whatever a response is asked for."""
+    seen = {split.examples.rows[i].tobytes(): i for i in split.train[::-1]}
+    return np.sort(np.fromiter(seen.values(), dtype=np.int64))
+
+
 def panels_of(split: Split, train: NDArray[np.int64]) -> Iterator[tuple[Any, Any]]:
     """Responses of training and test examples, some vertices of all of them at a time."""
     from bids_brainlm.evaluation.readout import panels  # as in `baseline_texts`

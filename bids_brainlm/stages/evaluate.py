@@ -44,7 +44,7 @@ from bids_brainlm.evaluation.table import (
 from bids_brainlm.evaluation.zero_shot import zero_shot_rows
 from bids_brainlm.io.files import read_json, read_tsv, write_tsv
 from bids_brainlm.models import sources
-from bids_brainlm.stages.baselines import baseline_texts, distinct, embedded, panels_of
+from bids_brainlm.stages.baselines import baseline_texts, distinct, embedded, panels_of, responses
 from bids_brainlm.stages.comparisons import comparisons_of
 from bids_brainlm.stages.examples import examples_of, splits_of
 from bids_brainlm.stages.facts import left_out_of, load_facts
@@ -249,15 +249,16 @@ def _read_out(folds: Sequence[Split], facts: Facts, kinds: Sequence[str], seed: 
 
     out: dict[str, list[Any]] = {kind: [] for kind in kinds}
     for split in folds:
-        labels = facts.labels(split.examples.stimulus[split.train])
+        train = responses(split)
+        labels = facts.labels(split.examples.stimulus[train])
         columns: dict[str, list[Any]] = {kind: [] for kind in kinds}
         products: dict[bytes, Any] = {}
         for own in labels.T:
             known = sampled(np.flatnonzero(own != ""), seed)
             # Trials without a label differ between factors; mostly there are none.
             if known.tobytes() not in products:
-                products = {known.tobytes(): kernels(panels_of(split, split.train[known]))}
-            groups = np.unique(split.examples.group[split.train[known]], return_inverse=True)[1]
+                products = {known.tobytes(): kernels(panels_of(split, train[known]))}
+            groups = np.unique(split.examples.group[train[known]], return_inverse=True)[1]
             for kind in kinds:
                 columns[kind].append(named(products[known.tobytes()], own[known], kind, groups))
         for kind in kinds:

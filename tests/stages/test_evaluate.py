@@ -15,7 +15,7 @@ from bids_brainlm.evaluation import readout as readouts
 from bids_brainlm.evaluation.metrics import Facts, chosen
 from bids_brainlm.evaluation.readout import readout
 from bids_brainlm.stages import evaluate
-from bids_brainlm.stages.baselines import baseline_texts, distinct
+from bids_brainlm.stages.baselines import baseline_texts, distinct, responses
 from bids_brainlm.stages.tables import table_faults
 
 N, V = 48, 37
@@ -35,6 +35,20 @@ def split() -> tuple[Split, Facts]:
     rows[::2, :, 2] = -1
     examples = Examples(recording, rows, (Prompt("", "x"),) * N, (("x",),) * N, names, names, names)
     return Split(examples, np.arange(30), np.arange(0), np.arange(30, N)), Facts.from_frame(facts, "key")
+
+
+def test_readouts_of_facts_are_fitted_to_each_response_once() -> None:
+    """Whether a response is asked for one text or for three: labels named are the same."""
+    fold, facts = split()
+    once, n = fold.examples, len(fold.train)
+    thrice = np.concatenate([np.tile(fold.train, 3), fold.test])
+    copied = {name: [getattr(once, name)[i] for i in thrice] for name in ("prompts", "references", "group", "stimulus")}
+    examples = Examples(once.recording, once.rows[thrice], **copied, id=np.arange(thrice.size).astype(str))
+    asked = Split(examples, np.arange(3 * n), np.arange(0), np.arange(3 * n, thrice.size))
+    assert responses(fold).tolist() == fold.train.tolist()
+    assert responses(asked).tolist() == list(range(n))
+    plain, more = (evaluate._read_out([one], facts, ["ridge"], 0)["ridge"] for one in (fold, asked))
+    np.testing.assert_array_equal(plain, more)
 
 
 @pytest.mark.parametrize("panel_bytes", [4 * 2 * 30 * 5, 2**28])
