@@ -26,6 +26,7 @@ from bids_brainlm.core.types import DECODED_COLUMNS
 from bids_brainlm.evaluation.confusion import CONFUSION_COLUMNS
 from bids_brainlm.evaluation.controls import CONTROLS_COLUMNS
 from bids_brainlm.evaluation.diversity import FIGURES
+from bids_brainlm.evaluation.effects import EFFECTS_COLUMNS
 from bids_brainlm.evaluation.evidence import COVERAGE_COLUMNS, EVIDENCE_COLUMNS
 from bids_brainlm.evaluation.group import GROUP_COLUMNS
 from bids_brainlm.evaluation.information import INFORMATION_COLUMNS
@@ -281,6 +282,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "decoded": partial(_columns, DECODED_COLUMNS),
     "metrics": partial(_columns, METRICS_COLUMNS),
     "surprise": partial(_columns, SURPRISE_COLUMNS),
+    "effects": partial(_columns, EFFECTS_COLUMNS),
     "evidence": partial(_columns, EVIDENCE_COLUMNS),
     "confusion": partial(_columns, CONFUSION_COLUMNS),
     "questions": partial(_columns, QUESTIONS_COLUMNS),

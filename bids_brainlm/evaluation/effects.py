@@ -12,9 +12,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
@@ -22,6 +24,23 @@ from bids_brainlm.core.reliability import split_half
 from bids_brainlm.evaluation.resampling import MIN_UNITS, bootstrap_interval, unit_means
 
 Array = NDArray[np.float64]
+
+
+EFFECTS_COLUMNS = {
+    "metric": "What was measured of each text; nll is that of the right text.",
+    "d": "Standardised mean difference between the text from the true brain and that from a permuted one, over groups; above 0 "
+    "where the true brain is better.",
+    "d_low": "Lower end of its 95 % interval; n/a below 6 groups.",
+    "d_high": "Upper end of that interval.",
+    "superiority": "Probability that a text from the true brain is better than that from a permuted one, ties counting half; .5 "
+    "by chance.",
+    "superiority_low": "Lower end of its 95 % interval over groups (bootstrap).",
+    "superiority_high": "Upper end of that interval.",
+    "n_units": "Number of groups.",
+    "ceiling": "Noise ceiling: reliability of the mean score of a stimulus over its repeats, 0 to 1; n/a where fewer than three "
+    "stimuli repeat.",
+}
+"""Columns of the table of effects, in order."""
 
 
 @dataclass(frozen=True)
@@ -124,3 +143,45 @@ def ceiling(scores: ArrayLike, stimuli: ArrayLike, seed: int = 0, n_splits: int 
     half = split_half(values[known, None], names[known], seed, n_splits)[0]
     _, counts = np.unique(names[known], return_counts=True)
     return Effect(float(stepped_up(half)), None, int((counts > 1).sum()))
+
+
+def effects_table(
+    scores: Mapping[str, Mapping[str, ArrayLike]],
+    lower: Collection[str],
+    units: ArrayLike,
+    stimuli: ArrayLike,
+    n_samples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How large the difference between true and permuted brain is, in every metric that texts have.
+
+    Parameters
+    ----------
+    scores : mapping of metric to mapping of condition to (n,) float
+        Those without the conditions ``true`` and ``permuted``, of the same texts, are left out; so are texts whose score is nan
+        in either.
+    lower : collection of str
+        Metrics that are better when smaller.
+    units, stimuli : (n,)
+    n_samples, seed : int
+        Bootstrap samples.
+
+    Returns
+    -------
+    DataFrame
+        Columns `EFFECTS_COLUMNS`.
+    """
+    rows = []
+    groups, names = np.asarray(units), np.asarray(stimuli, dtype=np.str_)
+    for metric, found in scores.items():
+        true, permuted = (np.asarray(found.get(name, ()), dtype=np.float64) for name in ("true", "permuted"))
+        if true.shape != permuted.shape or true.shape != groups.shape:
+            continue
+        known, sign = np.isfinite(true) & np.isfinite(permuted), -1.0 if metric in lower else 1.0
+        if not known.any():
+            continue
+        d = standardised_difference(sign * (true - permuted)[known], groups[known])
+        better = superiority(sign * true[known], sign * permuted[known], groups[known], n_samples, seed)
+        ends = [end for effect in (d, better) for end in (effect.value, *(effect.interval or (np.nan, np.nan)))]
+        rows.append((metric, *ends, d.n_units, ceiling(true, names, seed).value))
+    return pd.DataFrame(rows, columns=list(EFFECTS_COLUMNS))

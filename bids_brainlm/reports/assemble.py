@@ -29,7 +29,7 @@ from bids_brainlm.reports.panels import Panel
 from bids_brainlm.reports.sheets import controls_sheet, effects_sheet, group_sheet
 from bids_brainlm.reports.stories import read_group, read_stories
 from bids_brainlm.reports.turning import Turning, turning
-from bids_brainlm.stages.outputs import MARKS, WRITER, describe, find_beh, find_models, find_reliability
+from bids_brainlm.stages.outputs import MARKS, describe, find_beh, find_models, find_reliability
 from bids_brainlm.stages.responses import atlas_of
 
 TABLES = ("decoded", "metrics", "training")
@@ -293,7 +293,7 @@ def _phenotype_columns(columns: list[str]) -> dict[str, Any]:
 
 def _single(request: Request, participant: str, desc: str) -> pd.DataFrame | None:
     """A table whose columns of numbers are numbers, if it is there."""
-    table = _table(find_beh(request, participant, desc)) if desc in WRITER else None
+    table = _table(find_beh(request, participant, desc))
     if table is None:
         return None
     numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in table}

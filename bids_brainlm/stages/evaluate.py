@@ -23,6 +23,7 @@ from bids_brainlm.evaluation.baselines import baseline_rows
 from bids_brainlm.evaluation.cider import Frequencies
 from bids_brainlm.evaluation.confusion import CONFUSION_COLUMNS, confusion, pooled
 from bids_brainlm.evaluation.diversity import diversity_rows
+from bids_brainlm.evaluation.effects import EFFECTS_COLUMNS, effects_table
 from bids_brainlm.evaluation.evidence import COVERAGE_COLUMNS, EVIDENCE_COLUMNS, coverage
 from bids_brainlm.evaluation.judge import load_judge
 from bids_brainlm.evaluation.linear import Identified, identify, predict
@@ -100,6 +101,7 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     written = [write_tsv(path, table), describe(path, text, METRICS_COLUMNS, marks)]
     single = _single(predictions, evidence, informed, likelihoods)
     written += _write_evidence(request, participant, trials.task, single, _of_true(scores, predictions, facts))
+    written += _write_effects(request, participant, trials.task, predictions, metrics, scores, facts)
     written += _write_confusion(request, participant, trials.task, scored, facts)
     asked = (predictions, metrics, evidence, resources, sampling, scores)
     written += write_questions(request, participant, trials.task, folds, *asked)
@@ -148,6 +150,28 @@ def _of_true(scores: TextScores, predictions: Predictions, facts: Facts | None) 
     """Metric -> (n,) value of each text from a true brain."""
     true, out = predictions.of("true"), {name: found["true"] for name, found in scores.items()}
     return out if facts is None else out | {"facts": mean_known(facts.hits(facts.read(true.texts), true.stimuli))}
+
+
+def _write_effects(
+    request: Request,
+    participant: str,
+    task: str,
+    predictions: Predictions,
+    metrics: Sequence[Metric],
+    scores: TextScores,
+    facts: Facts | None,
+) -> list[Path]:
+    """Sizes of effects, and noise ceilings where stimuli repeat."""
+    parts = {name: predictions.of(name) for name in predictions.conditions if name != "none"}
+    found = {"nll": {name: part.nll for name, part in parts.items()}, **scores}
+    if facts is not None:
+        found["facts"] = {name: mean_known(facts.hits(facts.read(part.texts), part.stimuli)) for name, part in parts.items()}
+    lower = {"nll", *(metric.name for metric in metrics if metric.direction == "lower")}
+    true, settings = predictions.of("true"), request.config
+    table = effects_table(found, lower, true.groups, true.stimuli, settings.evaluate.bootstrap, settings.run.random_seed)
+    path = beh_path(request, participant, task, "effects")
+    text = "How large the difference between true and permuted brain is, and how large it could be."
+    return [write_tsv(path, table), describe(path, text, EFFECTS_COLUMNS, warning_marks(settings))]
 
 
 def _write_evidence(

@@ -25,6 +25,7 @@ WRITER = {
     "metrics": "evaluate",
     "evidence": "evaluate",
     "coverage": "evaluate",
+    "effects": "evaluate",
     "confusion": "evaluate",
     "questions": "evaluate",
     "answers": "evaluate",

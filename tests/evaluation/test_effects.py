@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bids_brainlm.evaluation.effects import ceiling, standardised_difference, stepped_up, superiority
+from bids_brainlm.evaluation.effects import (
+    EFFECTS_COLUMNS,
+    ceiling,
+    effects_table,
+    standardised_difference,
+    stepped_up,
+    superiority,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -64,3 +71,23 @@ def test_no_ceiling_without_repeats() -> None:
 def test_stepping_up_is_consistent() -> None:
     r = np.linspace(0, 1, 11)
     np.testing.assert_allclose(stepped_up(stepped_up(r, 3.0), 2.0), stepped_up(r, 6.0))
+
+
+def test_the_table_puts_the_better_brain_above_zero_and_leaves_unknown_texts_out() -> None:
+    groups = np.arange(40) // 2
+    base, gain = RNG.standard_normal(40), 1.0 + 0.3 * RNG.standard_normal(40)
+    scores = {
+        "wer": {"true": base - gain, "permuted": base},
+        "bleu1": {"true": base + gain, "permuted": base},
+        "judge": {"true": np.where(groups > 9, np.nan, base + gain), "permuted": base},
+        "alone": {"true": base},
+    }
+    table = effects_table(scores, {"wer"}, groups, groups.astype(str), n_samples=200).set_index("metric")
+    assert [*table.reset_index()] == list(EFFECTS_COLUMNS)
+    assert list(table.index) == ["wer", "bleu1", "judge"]
+    expected = standardised_difference(gain, groups)
+    assert table.loc["wer", "d"] == pytest.approx(expected.value)
+    assert table.loc["bleu1", "d"] == pytest.approx(expected.value)
+    assert table.loc["judge", "n_units"] == 10
+    assert table.loc["judge", "superiority"] == np.mean(gain[:20] > 0)
+    assert np.isfinite(table["ceiling"]).all()

@@ -44,7 +44,7 @@ def done(kind: str, request: pytest.FixtureRequest) -> Any:
 
 
 def test_every_file_is_there(kind: str, done: Any) -> None:
-    tables = ["decoded", "likelihood", "metrics", "evidence", "coverage", "confusion"]
+    tables = ["decoded", "likelihood", "metrics", "evidence", "coverage", "effects", "confusion"]
     tables += ["information"] if kind == "surface" else []
     beh = [f"beh/{RUN}_desc-trials_events", *(f"beh/sub-01_task-look_desc-{d}_beh" for d in tables)]
     wanted = [f"{name}.{extension}" for name in [*beh, "beh/sub-01_task-look_desc-training_beh"] for extension in ("tsv", "json")]
@@ -149,7 +149,7 @@ def test_metrics_follow_from_the_decoded_texts(done: Any) -> None:
 
 
 def test_every_column_is_described(done: Any) -> None:
-    for desc in ("decoded", "metrics", "training", "likelihood", "evidence", "coverage", "confusion"):
+    for desc in ("decoded", "metrics", "training", "likelihood", "evidence", "coverage", "effects", "confusion"):
         described = json.loads(done.beh(desc).with_suffix(".json").read_text())
         columns = [name for name in done.table(desc) if desc != "likelihood" or name in LIKELIHOOD_COLUMNS]
         assert set(columns) <= set(described), desc
