@@ -38,6 +38,7 @@ from bids_brainlm.evaluation.resources import ENABLED_BY
 from bids_brainlm.evaluation.story.comparison import STORY_COLUMNS
 from bids_brainlm.evaluation.surprise import SURPRISE_COLUMNS
 from bids_brainlm.evaluation.table import METRICS_COLUMNS
+from bids_brainlm.insilico.ask import ANSWER_COLUMNS
 from bids_brainlm.io.cleaned import WORD_COLUMNS
 from bids_brainlm.registry import metrics, tokenizers
 from bids_brainlm.stages.decode import HISTORY_COLUMNS
@@ -303,6 +304,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "tokenizer-options": tokenizer_options,
     "preset-differences": preset_differences,
     "metric-list": metric_list,
+    "asked": partial(_columns, ANSWER_COLUMNS, "name"),
     "ratings": partial(_columns, RATINGS_COLUMNS),
     "rating-key": partial(_columns, KEY_COLUMNS),
     "rating-sheet": partial(_columns, SHEET_COLUMNS),

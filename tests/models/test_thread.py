@@ -16,7 +16,7 @@ from torch import nn
 
 from bids_brainlm.core.types import Affine, Prompt
 from bids_brainlm.language.render import Rendered, render_conversation
-from bids_brainlm.models.backbones import LLM, load_llm
+from bids_brainlm.models.backbones import LLM, load_llm, norm_parameters
 from bids_brainlm.models.fusion import BrainLM, Features, collate
 from bids_brainlm.models.thread import Thread
 
@@ -139,6 +139,21 @@ def test_only_new_tokens_are_computed(make_llm: Maker, monkeypatch: pytest.Monke
     # Another conversation with the same brains begins behind them.
     thread.read(asked(llm, 1, "chat", with_answer=False))
     assert seen[7:] == [(B, first - start)]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen3", "gemma3"])
+def test_in_bf16_it_is_what_whole_prompts_are_in_bf16(make_llm: Maker, family: str) -> None:
+    llm = load_llm(str(make_llm(family)), precision="bf16")
+    for parameter in norm_parameters(llm.model).values():
+        parameter.data = parameter.data.float()
+    model, given = brain_lm(llm), brains()
+    thread = Thread(model, given)
+    for n in (1, 2):
+        prompt, whole = asked(llm, n, "chat", with_answer=False), asked(llm, n, "chat")
+        thread.read(prompt)
+        assert [len(row) for row in thread.generate(prompt, [2, 0], stop=[0], max_new_tokens=3)] == [3, 3]
+        wanted = model.nll(collate([whole] * B, given.numpy()))
+        torch.testing.assert_close(thread.nll(whole), wanted, rtol=0.01, atol=0.2)
 
 
 def test_slots_that_are_not_brain_tokens_are_refused(make_llm: Maker) -> None:
