@@ -18,6 +18,12 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.option("--participant-label", "participant", required=True, help="Participant whose parcels are described.")
 @click.option("--bids-dir", type=_FOLDER, help="Where the dataset lies now.  [default: where it was]")
 @click.option(
+    "--pattern",
+    type=click.Choice(["main", "uniform"]),
+    default="main",
+    help="What parcels are driven by: what in their responses differs most from word to word, or 1 on all vertices.",
+)
+@click.option(
     "--dose", type=click.FloatRange(min=0, min_open=True), default=1.0, help="SD that parcels are driven by, both ways."
 )
 @click.option("--trials", "n_trials", type=click.IntRange(min=1), default=10, help="Held-out trials that are driven.")

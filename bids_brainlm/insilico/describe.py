@@ -1,12 +1,15 @@
-"""Every parcel in words: what the decoder says more often when the parcel is driven, and whether responses know of it.
+"""Every parcel in words: what the decoder says more often when the parcel is driven, and whether responses know of texts.
 
 Two ways lead from words to a parcel, and both use language alone.
 
-- *Driven*: the pattern that is 1 on all vertices of the parcel is added to held-out responses, and taken from them; how much
-  likelier does each of some training texts become? The effect of a word on that, against its effects when *reference* parcels are
-  driven, names the parcel.
+- *Driven*: a pattern of the parcel is added to held-out responses, and taken from them; how much likelier does each of some
+  training texts become? The effect of a word on that, against its effects when *reference* parcels are driven, names the parcel.
 - *Encoding*: from training texts to measured responses, by ridge regression. The fit tells whether the parcel answers to texts at
-  all (`bids_brainlm.insilico.encoding`); the effect of a word on the parcel's mean response is the second opinion on its name.
+  all (`bids_brainlm.insilico.encoding`). What words do to held-out responses along the pattern is the second opinion on the name.
+
+The *pattern* is ``main``, along which training responses of the parcel differ most from word to word (`encoding.main_pattern`),
+in the direction that names the parcel; or ``uniform``, 1 on all its vertices. A parcel with a place for each of several words
+cannot be named by the latter: driven as a whole, it says all of them at once.
 
 A parcel is *named* where the fit is significant over all parcels (q at most .05). The reference are those without any (p above
 .05): a decoder finds something in every parcel, and what it finds there is noise. Names are effects on the model: what the
@@ -43,8 +46,8 @@ PARCEL_COLUMNS = {
     "words": "All words whose q_value is at most .05, the best one first, separated by commas.",
     "best_word": "Word that stands out most when the parcel is driven, whatever the fit.",
     "factor": "Factor of the facts that it is a value of; n/a without facts.",
-    "difference": "By how many nats driving the parcel by 1 SD raises the log-probability of a text with that word, relative to "
-    "the mean over reference parcels.",
+    "difference": "By how many nats driving the parcel by its pattern raises the log-probability of a text with that word, "
+    "relative to the mean over reference parcels.",
     "standing": "The same in standard deviations over the reference parcels.",
     "p_value": "How often any word stands as high in a reference parcel; n/a with fewer than 10 of them.",
     "q_value": "False discovery rate (Benjamini-Hochberg) over the words of all parcels with a name.",
@@ -52,10 +55,10 @@ PARCEL_COLUMNS = {
     "fit_r": "Correlation, over trials and vertices, of held-out training responses with what an encoding model predicts.",
     "fit_p": "That it is above 0, by exchanges of responses within runs.",
     "fit_q": "False discovery rate of fit_p over parcels.",
-    "encoding_word": "Word that raises the mean response of the parcel most, relative to reference parcels.",
-    "encoding_stability": "Share of bootstrap samples of groups of training trials in which that word is the best one.",
-    "agreement": "Spearman correlation over words of what driving the parcel raises and of what raises its response.",
-    "same_word": "Whether best_word is encoding_word.",
+    "measured_word": "Word whose texts raise test responses along the pattern most, relative to reference parcels.",
+    "measured_stability": "Share of bootstrap samples of groups of test trials in which that word is the best one.",
+    "agreement": "Spearman correlation over words of what driving the parcel raises and of what raises its test responses.",
+    "same_word": "Whether best_word is measured_word.",
 }
 """Columns of the table of parcels, in order."""
 
@@ -69,8 +72,9 @@ class Settings:
 
     Parameters
     ----------
+    pattern : {"main", "uniform"}
     dose : float
-        How far parcels are driven, both ways, in standard deviations of each vertex.
+        How far parcels are driven, both ways, in standard deviations of each vertex (root mean square over the parcel).
     n_trials : int
         Held-out trials that are driven.
     n_texts : int
@@ -84,6 +88,7 @@ class Settings:
         Folder of a sentence encoder; bags of words without one.
     """
 
+    pattern: str = "main"
     dose: float = 1.0
     n_trials: int = 10
     n_texts: int = 96
@@ -106,9 +111,11 @@ class Description:
     vocabulary : naming.Vocabulary
         W words.
     difference : (P, W) float64
-        What driving each parcel by one dose does to the log-probability of texts with each word, in nats.
-    driven, encoding : (P, W) float64
+        What driving each parcel by its pattern does to the log-probability of texts with each word, in nats.
+    driven, measured : (P, W) float64
         Standing of each word.
+    pattern : (V,) float32
+        Of all parcels, in standard deviations.
     atlas : Parcellation
     """
 
@@ -116,7 +123,8 @@ class Description:
     vocabulary: naming.Vocabulary
     difference: Array
     driven: Array
-    encoding: Array
+    measured: Array
+    pattern: Floats
     atlas: Parcellation
 
     @property
@@ -129,7 +137,8 @@ class Description:
         number = np.where(self.named, 1 + self.driven.argmax(axis=1), 0)
         figures = {name: self.table[name].to_numpy(np.float64) for name in ("difference", "fit_r", "agreement", "stability")}
         values = {"word": number.astype(np.float64), **figures}
-        return {name: np.concatenate([[np.nan], of])[self.atlas.labels].astype(np.float32) for name, of in values.items()}
+        on_vertices = {name: np.concatenate([[np.nan], of])[self.atlas.labels] for name, of in values.items()}
+        return {name: of.astype(np.float32) for name, of in (on_vertices | {"pattern": self.pattern}).items()}
 
 
 def describe(participant: Participant, settings: Settings | None = None) -> Description:
@@ -144,22 +153,24 @@ def describe(participant: Participant, settings: Settings | None = None) -> Desc
     if given.fold >= n_folds:
         raise InputError(f"no decoder of fold {given.fold}", participant.models[0].parent, expected=f"a fold below {n_folds}")
     split, path = participant.folds[given.fold], participant.models[given.fold]
-    training = split.examples.take(split.train)
-    facts = load_facts(participant.request)
+    training, atlas = split.examples.take(split.train), participant.atlas
+    facts, features = load_facts(participant.request), _features(participant, given.fold)
     try:
         vocabulary = naming.vocabulary_of(training.references, None if facts is None else facts.vocabulary, given.least_uses)
-        measured, fit = _encoded(participant, training, vocabulary, given)
+        fit, pattern = _encoded(training, features, atlas, vocabulary, given)
     except ValueError as error:
         raise InputError(str(error), path, expected="training texts that differ in words") from error
-    reference = ~(fit.p_value <= ALPHA)
-    said = _driven(participant, training, vocabulary, given)
-    sides = [_Side.of(side, reference, given) for side in (said, measured)]
-    return _description(participant, vocabulary, sides, fit, given)
+    said = _driven(participant, training, vocabulary, pattern, given)
+    measured = _measured(participant.test(given.fold), features, atlas, vocabulary, pattern)
+    return _description(participant, vocabulary, (said, measured), fit, pattern, given)
 
 
 @dataclass(frozen=True, eq=False)
 class _Values:
-    """What effects of words are computed from: uses (m, W), values (n, m, S) of n repetitions, groups of both."""
+    """What effects of words are computed from, by one of both ways.
+
+    Uses (m, W) of texts, values (n, m, P) of n repetitions, groups of repetitions and of texts, and size of noise (P,).
+    """
 
     uses: Array
     values: Array
@@ -167,47 +178,42 @@ class _Values:
     groups: NDArray[np.str_]
     norm: Array
 
-    def effects(self, of_repetitions: Array, of_texts: Array) -> Array:
-        mean = np.tensordot(of_repetitions / of_repetitions.sum(), self.values, axes=1)
-        return naming.effects(self.uses, mean, of_texts)
+    def effects(self, of_repetitions: Array | None = None, of_texts: Array | None = None) -> Array:
+        weights = np.ones(len(self.values)) if of_repetitions is None else of_repetitions
+        return naming.effects(self.uses, np.tensordot(weights / weights.sum(), self.values, axes=1), of_texts)
 
+    def standing(self, reference: Bools, found: Array | None = None) -> Array:
+        return naming.standing((self.effects() if found is None else found) / self.norm[:, None], reference)
 
-@dataclass(frozen=True, eq=False)
-class _Side:
-    """Effects (S, W) of words by one of both ways, their standings, and stability (S,) of the best word."""
-
-    effects: Array
-    standing: Array
-    stability: Array
-
-    @classmethod
-    def of(cls, given: _Values, reference: Bools, settings: Settings) -> _Side:
-        found = given.effects(np.ones(len(given.values)), np.ones(len(given.uses)))
-        high = naming.standing(found / given.norm[:, None], reference)
-        of_repetitions = naming.draws(given.repetitions, settings.n_bootstrap, settings.seed)
-        of_texts = naming.draws(given.groups, settings.n_bootstrap, settings.seed + 1)
-        samples = (given.effects(*pair) for pair in zip(of_repetitions, of_texts, strict=True))
-        stable = naming.stability(
-            high.argmax(axis=1), (naming.standing(sample / given.norm[:, None], reference) for sample in samples)
-        )
-        return cls(found, high, stable)
+    def stability(self, best: Ints, sign: Array, reference: Bools, settings: Settings) -> Array:
+        of_repetitions = naming.draws(self.repetitions, settings.n_bootstrap, settings.seed)
+        of_texts = naming.draws(self.groups, settings.n_bootstrap, settings.seed + 1)
+        samples = (self.effects(*pair) for pair in zip(of_repetitions, of_texts, strict=True))
+        return naming.stability(best, (sign[:, None] * self.standing(reference, sample) for sample in samples))
 
 
 def _encoded(
-    participant: Participant, training: Examples, vocabulary: naming.Vocabulary, settings: Settings
-) -> tuple[_Values, encoding.Fit]:
-    """Responses of parcels to training trials, and how well texts predict them."""
+    training: Examples, features: Features, atlas: Parcellation, vocabulary: naming.Vocabulary, settings: Settings
+) -> tuple[encoding.Fit, Floats]:
+    """How well texts predict responses of parcels, and the pattern (V,) of all of them."""
     from bids_brainlm.evaluation.readout import sampled  # scikit-learn takes 0.7 s
 
     examples = training.take(sampled(np.arange(len(training)), settings.seed))
-    features = _features(participant, settings.fold)
     vectors = encoding.text_vectors(examples.references, settings.embeddings)
-    responses = encoding.parcel_responses(examples, features, participant.atlas)
+    responses = encoding.parcel_responses(examples, features, atlas)
     parts = encoding.held_out(vectors, responses, examples.group)
-    fit = encoding.fit_of(parts, examples, features, participant.atlas, settings.n_permutations, settings.seed)
-    uses, spread = vocabulary.shares(examples.references), responses.std(axis=0)
+    fit = encoding.fit_of(parts, examples, features, atlas, settings.n_permutations, settings.seed)
+    if settings.pattern == "uniform":
+        return fit, (atlas.labels > 0).astype(np.float32)
+    return fit, encoding.main_pattern(examples, features, atlas, vocabulary.shares(examples.references))
+
+
+def _measured(test: Examples, features: Features, atlas: Parcellation, vocabulary: naming.Vocabulary, pattern: Floats) -> _Values:
+    """Responses of parcels to test trials, along the pattern."""
+    responses = encoding.parcel_responses(test, features, atlas, pattern)
+    spread = responses.std(axis=0)
     norm = np.where(spread > 0, spread, 1.0)
-    return _Values(uses, responses[None], np.array(["all"]), examples.group, norm), fit
+    return _Values(vocabulary.shares(test.references), responses[None], np.array(["all"]), test.group, norm)
 
 
 def _features(participant: Participant, fold: int) -> Features:
@@ -217,7 +223,9 @@ def _features(participant: Participant, fold: int) -> Features:
     return features
 
 
-def _driven(participant: Participant, training: Examples, vocabulary: naming.Vocabulary, settings: Settings) -> _Values:
+def _driven(
+    participant: Participant, training: Examples, vocabulary: naming.Vocabulary, pattern: Floats, settings: Settings
+) -> _Values:
     """Half of what the log-probability of texts gains from one dose less to one more, for each parcel and base trial."""
     prompts = _texts(participant, training, vocabulary, settings)
     bases = _bases(participant.test(settings.fold), settings)
@@ -226,7 +234,7 @@ def _driven(participant: Participant, training: Examples, vocabulary: naming.Voc
     gain = np.empty((len(bases), len(prompts), atlas.n_parcels))
     for start in range(0, atlas.n_parcels, SITES):
         parcels = np.arange(start, min(start + SITES, atlas.n_parcels))
-        nll = driven(decoder, bases, atlas.labels == parcels[:, None] + 1, doses, prompts, style)
+        nll = driven(decoder, bases, pattern * (atlas.labels == parcels[:, None] + 1), doses, prompts, style)
         gain[:, :, parcels] = np.moveaxis(nll[:, 0] - nll[:, 1], 0, 2) / 2
     used = participant.scale(settings.fold) > 0
     # Noise of a decoder adds up over vertices as noise does.
@@ -260,36 +268,48 @@ def _bases(test: Examples, settings: Settings) -> Examples:
 
 
 def _description(
-    participant: Participant, vocabulary: naming.Vocabulary, sides: list[_Side], fit: encoding.Fit, settings: Settings
+    participant: Participant,
+    vocabulary: naming.Vocabulary,
+    ways: tuple[_Values, _Values],
+    fit: encoding.Fit,
+    pattern: Floats,
+    settings: Settings,
 ) -> Description:
-    said, measured = sides
+    said, measured = ways
     reference, informed = ~(fit.p_value <= ALPHA), fit.q_value <= ALPHA
-    p_value, q_value = _tested(said.standing, reference, informed)
-    best, other = said.standing.argmax(axis=1), measured.standing.argmax(axis=1)
+    effects, high, other = said.effects(), said.standing(reference), measured.standing(reference)
+    # Nothing tells which end of the main pattern is up, so it is the one that says the word that stands out most.
+    largest = high[np.arange(len(high)), np.abs(high).argmax(axis=1)]
+    sign = np.where((settings.pattern == "main") & (largest < 0), -1.0, 1.0)
+    high, other, effects = (sign[:, None] * values for values in (high, other, effects))
+    p_value, q_value = _tested(high, reference, informed)
+    best, measured_best, atlas = high.argmax(axis=1), other.argmax(axis=1), participant.atlas
     every, words = np.arange(len(best)), np.array(vocabulary.words, dtype=object)
-    used = np.bincount(participant.atlas.labels[participant.scale(settings.fold) > 0], minlength=len(best) + 1)[1:]
-    of = said.effects[reference] if reference.sum() >= naming.FEWEST else said.effects
-    difference = (said.effects - of.mean(axis=0)) / settings.dose
+    of = effects[reference] if reference.sum() >= naming.FEWEST else effects
+    difference = (effects - of.mean(axis=0)) / settings.dose
     columns = {
-        "parcel": participant.atlas.names,
-        "n_vertices": used,
+        "parcel": atlas.names,
+        "n_vertices": np.bincount(atlas.labels[participant.scale(settings.fold) > 0], minlength=len(best) + 1)[1:],
         "name": np.where(informed, words[best], None),
-        "words": [_listed(words, row, q) for row, q in zip(said.standing, q_value, strict=True)],
+        "words": [_listed(words, row, q) for row, q in zip(high, q_value, strict=True)],
         "best_word": words[best],
         "factor": [vocabulary.factors[i] or None for i in best],
         "difference": difference[every, best],
-        "standing": said.standing[every, best],
+        "standing": high[every, best],
         "p_value": p_value[every, best],
         "q_value": q_value[every, best],
-        "stability": said.stability,
-        **{f"fit_{name}": getattr(fit, key) for name, key in (("r", "r"), ("p", "p_value"), ("q", "q_value"))},
-        "encoding_word": words[other],
-        "encoding_stability": measured.stability,
-        "agreement": naming.agreement(said.standing, measured.standing),
-        "same_word": np.where(best == other, "true", "false"),
+        "stability": said.stability(best, sign, reference, settings),
+        "fit_r": fit.r,
+        "fit_p": fit.p_value,
+        "fit_q": fit.q_value,
+        "measured_word": words[measured_best],
+        "measured_stability": measured.stability(measured_best, sign, reference, settings),
+        "agreement": naming.agreement(high, other),
+        "same_word": np.where(best == measured_best, "true", "false"),
     }
     table = pd.DataFrame({name: columns[name] for name in PARCEL_COLUMNS})
-    return Description(table, vocabulary, difference, said.standing, measured.standing, participant.atlas)
+    on_vertices = np.concatenate([[0.0], sign])[atlas.labels].astype(np.float32)
+    return Description(table, vocabulary, difference, high, other, pattern * on_vertices, atlas)
 
 
 def _tested(found: Array, reference: Bools, informed: Bools) -> tuple[Array, Array]:

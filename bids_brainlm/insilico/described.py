@@ -17,7 +17,7 @@ from bids_brainlm.io.files import write_tsv
 from bids_brainlm.io.maps import write_maps
 from bids_brainlm.stages.outputs import beh_path, describe, warning_marks
 
-SHOWN = ("parcel", "name", "difference", "q_value", "stability", "fit_r", "fit_q", "encoding_word", "agreement")
+SHOWN = ("parcel", "name", "difference", "q_value", "stability", "fit_r", "fit_q", "measured_word", "agreement")
 """Columns that are printed."""
 
 ABOUT = (
@@ -46,7 +46,7 @@ def verdict(found: Description) -> list[str]:
         return [*lines, f"words are not tested: {n_reference} reference parcels, {naming.FEWEST} are needed"]
     sure, same = (table["q_value"] <= ALPHA).sum(), (found.named & (table["same_word"] == "true")).sum()
     lines.append(f"{sure} of these words stand out from those of {n_reference} parcels without such responses (q <= {ALPHA:g})")
-    return [*lines, f"{same} are the word that raises the parcel's own response most; these are effects on the model"]
+    return [*lines, f"{same} are the word whose texts raise test responses along the pattern most; all are effects on the model"]
 
 
 def listed(found: Description) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from bids_brainlm.core.types import Examples, Floats, Ints, Parcellation
 from bids_brainlm.evaluation.embeddings import bag_of_words, embed
 from bids_brainlm.evaluation.multiplicity import false_discovery_q
 from bids_brainlm.evaluation.resampling import of_folds
+from bids_brainlm.insilico.naming import effects
 from bids_brainlm.models.fusion import Features
 
 Array = NDArray[np.float64]
@@ -95,8 +96,8 @@ def scaled(examples: Examples, features: Features, index: Ints, vertices: slice 
     return np.asarray(np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0).mean(axis=1), dtype=np.float32)
 
 
-def parcel_responses(examples: Examples, features: Features, parcellation: Parcellation) -> Array:
-    """Mean of each parcel's vertices, in standard deviations: how far the pattern is driven that is 1 on all of them.
+def parcel_responses(examples: Examples, features: Features, parcellation: Parcellation, pattern: Floats | None = None) -> Array:
+    """Mean over each parcel's vertices of response times pattern: how far the pattern is driven.
 
     Parameters
     ----------
@@ -105,6 +106,8 @@ def parcel_responses(examples: Examples, features: Features, parcellation: Parce
     features : Features
         Of the decoder, with mean and gain of V vertices; what it does not use counts nothing.
     parcellation : Parcellation
+    pattern : (V,) float32, optional
+        1 everywhere when None.
 
     Returns
     -------
@@ -115,8 +118,47 @@ def parcel_responses(examples: Examples, features: Features, parcellation: Parce
     out = np.empty((len(examples), parcellation.n_parcels))
     for start in range(0, len(out), BLOCK):
         part = np.arange(start, min(start + BLOCK, len(out)))
-        out[part] = np.nan_to_num(parcel_means(scaled(examples, features, part), parcellation, used)[0])
+        data = scaled(examples, features, part)
+        out[part] = np.nan_to_num(parcel_means(data if pattern is None else data * pattern, parcellation, used)[0])
     return out
+
+
+def main_pattern(examples: Examples, features: Features, parcellation: Parcellation, uses: Array) -> Floats:
+    """In each parcel, the pattern along which responses differ most from word to word.
+
+    Parameters
+    ----------
+    examples : Examples
+        n training trials.
+    features : Features
+    parcellation : Parcellation
+    uses : (n, W) float64
+        Share of the texts of each trial that use each word.
+
+    Returns
+    -------
+    (V,) float32, standard deviations
+        First principal component, over the vertices of each parcel, of the effects of the words (`naming.effects`), each times
+        the standard deviation of its use. Its mean square is 1 over the vertices that are used, its mean positive; 0 elsewhere.
+    """
+    spread, labels, everyone = uses.std(axis=0), parcellation.labels, np.arange(len(examples))
+    found = np.zeros((labels.size, uses.shape[1]), dtype=np.float32)
+    for start in range(0, labels.size, width := max(1, MOST // len(examples))):
+        part = slice(start, start + width)
+        found[part] = effects(uses, scaled(examples, features, everyone, part).astype(np.float64)) * spread
+    out = np.zeros(labels.size, dtype=np.float32)
+    for members in _members(parcellation, features.gain.cpu().numpy() > 0):
+        axis = np.linalg.svd(found[members].astype(np.float64), full_matrices=False)[0][:, 0]
+        out[members] = axis * np.sqrt(members.size) * (1 if axis.sum() >= 0 else -1)
+    return out
+
+
+def _members(parcellation: Parcellation, used: NDArray[np.bool_]) -> Iterator[Ints]:
+    """Vertices of each parcel that are used; parcels without any are left out."""
+    counted = np.where(used, parcellation.labels, 0)
+    order = np.argsort(counted, kind="stable")
+    edges = np.searchsorted(counted[order], np.arange(1, parcellation.n_parcels + 2))
+    return (order[start:stop] for start, stop in pairwise(edges) if stop > start)
 
 
 def held_out(vectors: Floats, responses: Array, groups: NDArray[np.str_]) -> list[Held]:

@@ -80,12 +80,12 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(1).standard_normal((N_PARCELS, 6)) * 0.1
 
     def nll(_: Any, bases: Examples, patterns: Any, doses: Any, prompts: Any, style: str) -> Any:
-        parcels = np.asarray(patterns).argmax(axis=1) // SIZE
+        parcels = np.abs(patterns).argmax(axis=1) // SIZE
         uses = np.array([[word in prompt.answer.split() for word in (*ANIMALS, *PLACES)] for prompt in prompts])
         weights = noise.copy()
         for parcel, word in PLANTED.items():
             weights[parcel, (*ANIMALS, *PLACES).index(word)] += 2
-        gain = weights[parcels] @ uses.T
+        gain = (weights[parcels] @ uses.T) * np.asarray(patterns).sum(axis=1, keepdims=True) / SIZE
         assert style == "chat"
         base = 7 + np.arange(len(bases))[:, None]
         return base - np.asarray(doses)[None, :, None, None] * gain[:, None, None]
@@ -101,13 +101,15 @@ def test_parcels_are_named_by_the_words_planted_there(opened: Callable[..., Part
     assert table["name"].dropna().to_dict() == {f"p{parcel}": word for parcel, word in PLANTED.items()}
     for parcel, word in PLANTED.items():
         row = table.loc[f"p{parcel}"]
-        assert row["words"].split(", ")[0] == row["encoding_word"] == word
+        assert row["words"].split(", ")[0] == row["measured_word"] == word
         assert row["same_word"] == "true"
         # Nats a standard deviation, whatever the dose; of three words one is 2 above the others, and no other has an effect.
         assert row["difference"] == pytest.approx(2 * 2 / 3, abs=0.35)
-        assert min(row["stability"], row["encoding_stability"]) > 0.8
+        assert min(row["stability"], row["measured_stability"]) > 0.8
         assert max(row["q_value"], row["fit_q"]) <= 0.05
     assert found.named.sum() == 2
+    # Every vertex of these parcels answers to the word.
+    assert (found.pattern.reshape(N_PARCELS, SIZE)[list(PLANTED)] > 0.5).all()
     words = found.maps()["word"].reshape(N_PARCELS, SIZE)
     assert [found.vocabulary.words[int(words[parcel, 0]) - 1] for parcel in PLANTED] == list(PLANTED.values())
     assert np.flatnonzero(words.any(axis=1)).tolist() == sorted(PLANTED)
@@ -156,11 +158,11 @@ def test_driven_effects_are_those_of_a_plain_loop(opened: Callable[..., Particip
     vars(who)["atlas"] = Parcellation("test", "none", np.repeat([1, 2, 3], 4), ("a", "b", "c"), 12)
     training = examples.take(who.folds[0].train)
     vocabulary = vocabulary_of(training.references, least=10)
-    got = module._driven(who, training, vocabulary, QUICK)
+    got = module._driven(who, training, vocabulary, np.linspace(-1, 1, 12, dtype=np.float32), QUICK)
     prompts = module._texts(who, training, vocabulary, QUICK)
     bases = module._bases(who.test(0), QUICK)
     assert len(set(bases.group)) == QUICK.n_trials
-    pattern = (who.atlas.labels == 2).astype(np.float32)
+    pattern = np.where(who.atlas.labels == 2, np.linspace(-1, 1, 12), 0)
     less, more = (driven(fitted, bases, pattern, [dose], prompts, "chat")[0, 0] for dose in (-1.0, 1.0))
     np.testing.assert_allclose(got.values[:, :, 1], (less - more) / 2, atol=1e-4)
 

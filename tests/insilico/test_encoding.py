@@ -102,6 +102,28 @@ def test_a_parcel_that_answers_every_word_alike_in_its_mean_is_found_by_its_patt
     assert fit.r[2] > 0.4 > 0.1 > np.delete(fit.r, 2).max()
 
 
+def test_the_main_pattern_is_what_tells_words_apart() -> None:
+    rng = np.random.default_rng(7)
+    said = rng.integers(4, size=400)
+    data = rng.standard_normal((400, 13))
+    data[:, 1] = 1.0  # not used
+    data[:, 2:4] += 2 * (said == 0)[:, None] * np.array([1, -0.5])
+    examples, features = _examples(data, said), _features(data)
+    uses = np.eye(4)[said]
+    atlas = _atlas(13, 6)
+    pattern = encoding.main_pattern(examples, features, atlas, uses)
+    first = pattern[1:6]
+    assert pattern[:2].tolist() == [0, 0]
+    assert (first**2).sum() == pytest.approx(4, rel=1e-5)
+    assert first[1] / first[2] == pytest.approx(-2, rel=0.3)
+    assert np.abs(first[3:]).max() < 0.3
+    assert all(pattern[atlas.labels == number].sum() > 0 for number in (1, 2, 3))
+    # Along it, responses to that word differ from those to others more than along any other pattern.
+    along, even = (encoding.parcel_responses(examples, features, atlas, of)[:, 0] for of in (pattern, None))
+    gap = [abs(values[said == 0].mean() - values[said != 0].mean()) / values.std() for values in (along, even)]
+    assert gap[0] > 1.5 * gap[1]
+
+
 def test_noise_has_p_values_that_are_not_too_small() -> None:
     rng = np.random.default_rng(4)
     found = []
