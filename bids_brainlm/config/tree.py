@@ -53,7 +53,7 @@ def _meta(
 QUERIES = ("bold", "mask", "confounds", "events")
 """Kinds of file that filters may narrow."""
 
-STAGES = ("tune", "estimate", "parcellate", "train", "decode", "information", "evaluate", "story", "reports")
+STAGES = ("tune", "estimate", "parcellate", "train", "decode", "information", "evaluate", "where", "story", "reports")
 """What can be skipped; estimate stands for what is made of series, so that it skips cleaning too."""
 
 
@@ -395,6 +395,13 @@ class Evaluate:
         "Measure in bits what the brain adds to a text-only model, which is trained for it: costs as much as training again.",
         "--information",
     )
+    where: bool = setting(
+        False,
+        "Show where in the brain: regions masked, contributions of vertices, attention to brain tokens, of the decoder as it is.",
+        "--where",
+        bears=False,
+    )
+    where_texts: int = setting(50, "Most test texts of a fold that this is done for.", bears=False)
     bootstrap: int = setting(2000, "Bootstrap samples behind the 95 % intervals.")
     readout: tuple[str, ...] = setting(("ridge", "logistic"), "Linear readouts of the facts from the same betas, for comparison.")
     baselines: tuple[str, ...] = setting(

@@ -71,7 +71,7 @@ def refuse_unready(request: Request, stages: Iterable[Stage]) -> None:
         cannot be fetched; `Faults` when there are several.
     """
     kinds = {stage.kind for stage in stages}
-    heavy = bool(kinds & {"train", "decode", "story"})
+    heavy = bool(kinds & {"train", "decode", "information", "where", "story"})
     faults = unknown_names(request, heavy) if kinds else []
     if heavy or "parcellate" in kinds:
         with collecting(faults):

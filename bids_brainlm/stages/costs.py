@@ -24,7 +24,7 @@ from bids_brainlm.evaluation.pairs import LEAST
 from bids_brainlm.models import sources
 from bids_brainlm.stages.resources import stays_in_memory
 
-KINDS = ("tune", "estimate", "parcellate", "clean", "train", "decode", "information", "evaluate", "story")
+KINDS = ("tune", "estimate", "parcellate", "clean", "train", "decode", "information", "evaluate", "where", "story")
 """Kinds of stages, in order."""
 
 PER_RUN = ("estimate", "parcellate", "clean")
@@ -47,6 +47,7 @@ BASE_GB = {
     "decode": 0.5,
     "information": 0.5,
     "evaluate": 0.5,
+    "where": 0.5,
     "story": 0.5,
 }
 """Memory of a process that has imported what the stage needs."""
@@ -60,11 +61,12 @@ START = {
     "decode": 2.0,
     "information": 4.0,
     "evaluate": 1.0,
+    "where": 3.0,
     "story": 3.0,
 }
 """Seconds before the work of a stage begins."""
 
-PER_FOLD = {"train": 0.5, "decode": 0.3, "information": 1.0, "evaluate": 0.25, "story": 0.5}
+PER_FOLD = {"train": 0.5, "decode": 0.3, "information": 1.0, "evaluate": 0.25, "where": 0.5, "story": 0.5}
 """Seconds that a fold adds whatever its size: loading the language model again, fitting the readouts."""
 
 SECONDS_PER_VALUE = {"tune": 3.5e-7, "estimate": 2e-7, "parcellate": 8e-8, "clean": 2.5e-7, "evaluate": 5e-7, "story": 1.8e-7}
@@ -302,6 +304,10 @@ def seconds(kind: str, sizes: Sizes, config: Config, model: ModelSize) -> float 
         # How long a plug-in takes is not known.
         known = set(config.story.decoders) <= {"generate", "encoding"}
         return start + sum(_reconstruction(fold, sizes, config, model) for fold in sizes.folds) if known else None
+    if kind == "where":
+        return start + sum(_locating(fold, config, model) for fold in sizes.folds) / (
+            FORWARD_FLOPS * max(config.run.omp_nthreads, 1)
+        )
     trains = kind in ("train", "information")
     flops = TRAINING_FLOPS if trains else FORWARD_FLOPS
     work = sum(_training(fold, sizes, config, model) if trains else _decoding(fold, config, model) for fold in sizes.folds)
@@ -333,6 +339,12 @@ def _decoding(fold: tuple[int, int, int], config: Config, model: ModelSize) -> f
     scored = (min(fold[2], max(settings.pairs // max(fold[2], 1), LEAST)) + 3) * ANSWER_TOKENS
     prompts = 4 * (n_brain_tokens(config) + TEXT_TOKENS) + 3 * settings.max_new_tokens * settings.beams
     return 2.0 * fold[2] * model.parameters * (scored + prompts)
+
+
+def _locating(fold: tuple[int, int, int], config: Config, model: ModelSize) -> float:
+    """Operations: two brains with each parcel left out and alone, and a few passes more."""
+    n_texts = min(fold[2], config.evaluate.where_texts)
+    return 2.0 * n_texts * model.parameters * (n_brain_tokens(config) + TEXT_TOKENS) * (4 * n_parcels(config) + 10)
 
 
 def _reconstruction(fold: tuple[int, int, int], sizes: Sizes, config: Config, model: ModelSize) -> float:

@@ -21,6 +21,8 @@ WRITER = {
     "decoded": "decode",
     "likelihood": "decode",
     "controls": "decode",
+    "where": "where",
+    "attention": "where",
     "information": "information",
     "metrics": "evaluate",
     "evidence": "evaluate",
@@ -69,8 +71,17 @@ def find_beh(request: Request, participant: str, desc: str) -> Path | None:
 
 def find_reliability(request: Request, participant: str) -> Path | None:
     """Maps of the reliability, as `bids_brainlm.io.maps.read_maps` takes them; None when there are none."""
-    written = _written(request, participant, "evaluate", (".func.gii", ".nii.gz", ".tsv"))
-    maps = [path for path in written if "_stat-reliability_" in path.name and "_atlas-" not in path.name]
+    return _find_maps(request, participant, "evaluate", "reliability")
+
+
+def find_where(request: Request, participant: str) -> Path | None:
+    """Maps of where in the brain, likewise."""
+    return _find_maps(request, participant, "where", "where")
+
+
+def _find_maps(request: Request, participant: str, stage: str, stat: str) -> Path | None:
+    written = _written(request, participant, stage, (".func.gii", ".nii.gz", ".tsv"))
+    maps = [path for path in written if f"_stat-{stat}_" in path.name and "_atlas-" not in path.name]
     return next(iter(maps), None)
 
 

@@ -3,7 +3,7 @@
     [tune ->] estimate (one a run) -> parcellate (one a run)
                       \\-> train -> decode -> [information ->] evaluate
 
-    clean (one a run) -> train -> decode -> evaluate
+    clean (one a run) -> train -> decode -> evaluate        [where] follows train, too
                               \\-> [story]
 
 A tuned estimator chooses from all runs first (`bids_brainlm.stages.tune`); the others have no such stage. Where words have times,
@@ -371,6 +371,9 @@ def _per_participant(
         stages.append(Stage(name, function, information, {**common, "key": information}, (f"{who}_train",), heavy=True))
         before = (*before, name)
     stages.append(Stage(f"{who}_evaluate", "bids_brainlm.stages.evaluate:evaluate", evaluate, common, before))
+    if config.evaluate.where:
+        key = digest(train, bearing(config, "parcels"), config.evaluate.where_texts)
+        stages.append(Stage(f"{who}_where", "bids_brainlm.stages.where:locate", key, common, (f"{who}_train",), heavy=True))
     if config.story.decoders and over_time(request):
         key = digest(train, bearing(config, "story", "decode", "evaluate", "compat"))
         function = "bids_brainlm.stages.story:reconstruct"

@@ -373,7 +373,8 @@ def _sizes(plan: ParticipantPlan) -> Sizes:
 
 def _kinds(request: Request) -> tuple[str, ...]:
     """Kinds of stages that a plan of this request has."""
-    later = ("train", "decode", *(("information",) if request.config.evaluate.information else ()), "evaluate")
+    settings = request.config.evaluate
+    later = ("train", "decode", *("information",) * settings.information, "evaluate", *("where",) * settings.where)
     if over_time(request):
         return ("clean", *later, *(("story",) if request.config.story.decoders else ()))
     if "betas" in request.derivatives:

@@ -203,7 +203,7 @@ def _is_skipped(request: Request, stage: cache.Stage) -> bool:
 
 def _discard_others(request: Request, who: str, kinds: Collection[str]) -> None:
     """Take away what a participant's plan does not have any more: choices of another estimator, responses of another kind."""
-    for kind in {"tune", "information", "story"} - set(kinds):
+    for kind in {"tune", "information", "where", "story"} - set(kinds):
         cache.discard(request.out_dir, f"sub-{who}_{kind}")
     others = {"clean": ("estimate", "parcellate"), "estimate": ("clean",)}
     for kind in (other for own, some in others.items() if own in kinds for other in some):

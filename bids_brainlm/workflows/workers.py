@@ -30,7 +30,7 @@ from bids_brainlm.workflows import nodes
 _EVERY = ("bids.layout",)
 _MODEL = "transformers.modeling_utils"
 _PUT_OFF = {
-    **dict.fromkeys(("train", "decode", "information", "story"), _MODEL),
+    **dict.fromkeys(("train", "decode", "information", "where", "story"), _MODEL),
     "evaluate": "bids_brainlm.evaluation.readout",
 }
 """What stages import only when they run: 0.4 s, 1.2 s and 0.3 s that each worker would spend anew."""

@@ -25,7 +25,7 @@ from bids_brainlm.stages.preflight import measured_pace, memory_of, survey, surv
 gifti: Any = nib.gifti
 TRIALS = {"01": (6, 5, 4), "02": (7, 4, 5)}
 VOLUMES = (40, 41, 42)
-OTHERS = {"information", "tune", "clean", "story"}
+OTHERS = {"information", "where", "tune", "clean", "story"}
 """Kinds of stages that this data set has none of."""
 N_PARAMETERS = 12 * 8 + 10
 SETTINGS = {
