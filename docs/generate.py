@@ -23,6 +23,7 @@ from bids_brainlm.cli import app, boutiques, companion, exits
 from bids_brainlm.cli.arguments import option_groups
 from bids_brainlm.config import SECTIONS, Phase, as_tree, load
 from bids_brainlm.core.types import DECODED_COLUMNS
+from bids_brainlm.evaluation.ablation import WHERE_COLUMNS
 from bids_brainlm.evaluation.confusion import CONFUSION_COLUMNS
 from bids_brainlm.evaluation.controls import CONTROLS_COLUMNS
 from bids_brainlm.evaluation.diversity import FIGURES
@@ -44,6 +45,7 @@ from bids_brainlm.registry import metrics, tokenizers
 from bids_brainlm.stages.decode import HISTORY_COLUMNS
 from bids_brainlm.stages.estimate import TRIAL_COLUMNS
 from bids_brainlm.stages.story import RECONSTRUCTION_COLUMNS
+from bids_brainlm.stages.where import ATTENTION_COLUMNS
 
 DOCS = Path(__file__).parent
 PACKAGE = DOCS.parent / "bids_brainlm"
@@ -293,6 +295,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "group": partial(_columns, GROUP_COLUMNS),
     "information": partial(_columns, INFORMATION_COLUMNS),
     "controls": partial(_columns, CONTROLS_COLUMNS),
+    "where": partial(_columns, WHERE_COLUMNS),
+    "attention": partial(_columns, ATTENTION_COLUMNS),
     "story": partial(_columns, STORY_COLUMNS),
     "reconstruction": partial(_columns, RECONSTRUCTION_COLUMNS),
     "trials": partial(_columns, TRIAL_COLUMNS),

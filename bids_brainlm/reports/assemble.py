@@ -29,7 +29,8 @@ from bids_brainlm.reports.panels import Panel
 from bids_brainlm.reports.sheets import controls_sheet, effects_sheet, group_sheet
 from bids_brainlm.reports.stories import read_group, read_stories
 from bids_brainlm.reports.turning import Turning, turning
-from bids_brainlm.stages.outputs import MARKS, describe, find_beh, find_models, find_reliability
+from bids_brainlm.reports.where import CONTRIBUTION, where_panels
+from bids_brainlm.stages.outputs import MARKS, describe, find_beh, find_models, find_reliability, find_where
 from bids_brainlm.stages.responses import atlas_of
 
 TABLES = ("decoded", "metrics", "training")
@@ -209,6 +210,7 @@ def _panels(request: Request, participant: str, tables: dict[str, Any]) -> dict[
     maps = find_reliability(request, participant)
     if maps is not None:
         out["quality"] = _quality(maps)
+    out["where"] = _where(request, participant)
     if geometry is not None:
         try:
             told = request.config.model.tokenizer == "parcelwise"
@@ -217,6 +219,17 @@ def _panels(request: Request, participant: str, tables: dict[str, Any]) -> dict[
             # The outcome, which is the first line of the page, already says what is wrong with the atlas.
             out["parcels"] = ()
     return out
+
+
+def _where(request: Request, participant: str) -> tuple[Panel, ...]:
+    """Where in the brain, where that was asked for."""
+    table, path = _table(find_beh(request, participant, "where")), find_where(request, participant)
+    if table is None or path is None:
+        return ()
+    maps, geometry = read_maps(path)
+    texts = ("region", "kind", "way")
+    numbers = table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in table if name not in texts})
+    return where_panels(numbers, maps, *_place(geometry))
 
 
 def _surprise(request: Request, participant: str, metrics: pd.DataFrame) -> tuple[Panel, ...]:
@@ -314,13 +327,17 @@ def _marks(request: Request, participant: str) -> dict[str, Any]:
 
 
 def _turning(request: Request, participant: str) -> Turning | None:
-    """Maps of quality on a brain that turns, where they lie on fsaverage."""
+    """Maps of quality, and of contributions, on a brain that turns, where they lie on fsaverage."""
     path = find_reliability(request, participant)
     if path is None:
         return None
     maps, geometry = read_maps(path)
     labels = {"reliability": panels.RELIABILITY, "noise_ceiling": panels.CEILING}
-    return turning({label: maps[name] for name, label in labels.items()}, _place(geometry)[0])
+    shown = {label: maps[name] for name, label in labels.items()}
+    where = find_where(request, participant)
+    if where is not None:
+        shown[CONTRIBUTION] = read_maps(where)[0]["contribution"]
+    return turning(shown, _place(geometry)[0])
 
 
 def _provenance(request: Request, sidecars: list[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
