@@ -1,18 +1,17 @@
-"""Where in the brain: what a decoder loses without a region, and what it makes of the region alone.
+"""Where in the brain: what a decoder makes of a region, alone and beside all others.
 
 A *region* is a parcel, or a network of parcels where their names tell it. *Masked* vertices are set to their training mean, so
-that their z-scores are 0. Nothing is trained again: a masked brain is odd input to a decoder that always had all of it, and
-what it says is about this decoder. What could be decoded from a region is told by a decoder that is trained on it
+that their z-scores are 0. Nothing is trained again: a masked brain is odd input to a decoder that always had all of it, and what
+it says is about this decoder. What could be decoded from a region is told by a decoder that is trained on it
 (``parcels.only``).
 
-Two *ways*: ``left_out`` masks the region, ``alone`` masks everything else. Masks alone may change how likely a text is,
-whatever the brain. What is tested is therefore *specificity*: by how many nats a text is likelier under its own brain than
-under that of its partner (`bids_brainlm.core.interventions.partners`), both masked in the same way.
+Two *ways*: ``alone``, everything but the region is masked; ``left_out``, the region is taken out of a brain that is otherwise
+whole. Masks alone may change how likely a text is, whatever was in the region. What is tested is therefore *specificity*: by how
+many nats the right text is likelier with the region's own response than with that of its partner
+(`bids_brainlm.core.interventions.partners`), the rest being masked (``alone``) or the own one (``left_out``). Where the region
+tells nothing, the two are exchangeable, and flipping the signs of whole groups is a proper test.
 
-- ``alone``: the specificity of the region alone. Where it tells nothing of the text, own brain and partner's are exchangeable,
-  and flipping the signs of whole groups is a proper test.
-- ``left_out``: the specificity of the whole brain minus that without the region. Regions that tell the same thing cover for
-  each other: nothing is lost without one of them.
+Regions that tell the same cover for each other: nothing is lost without one of them.
 """
 
 from __future__ import annotations
@@ -21,18 +20,20 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from bids_brainlm.core.types import Bools, Examples, Ints, Parcellation
 from bids_brainlm.evaluation.matrix import DIGITS
 from bids_brainlm.evaluation.multiplicity import false_discovery_q, maximum_p
 from bids_brainlm.evaluation.resampling import MIN_UNITS, bootstrap_interval, of_folds, permutation_p
 from bids_brainlm.language.render import Rendered
-from bids_brainlm.models.fusion import BrainLM, Features, collate
+from bids_brainlm.models.fusion import Batch, BrainLM, Features, collate
 
 Array = NDArray[np.float64]
 
@@ -44,9 +45,9 @@ NETWORK = re.compile(r"(?:\d+Networks_)?[LR]H_([A-Za-z]+)_")
 WHERE_COLUMNS = {
     "region": "Parcel, or network.",
     "kind": "parcel, or network: the parcels of both hemispheres whose names tell the same one.",
-    "way": "alone: all else is masked; left_out: the region is masked.",
+    "way": "alone: all else is masked; left_out: the region is taken out of an otherwise whole brain.",
     "vertices": "Number of its vertices that the decoder uses.",
-    "specificity": "Nats a text: of the region alone, or by how much less there is without it.",
+    "specificity": "Nats a text by which the region's own response is better than its partner's, all else masked or as it is.",
     "ci_low": "Lower end of its 95 % interval over groups (bootstrap); n/a below 6 groups or where all are equal.",
     "ci_high": "Upper end of that interval.",
     "nll_difference": "Nats by which right texts are likelier given the region than nothing (alone), less likely without.",
@@ -69,35 +70,40 @@ class Region:
 
 @dataclass(frozen=True, eq=False)
 class Masked:
-    """NLL (nats) of texts under masked brains.
+    """NLL (nats) of n texts under brains of which R regions are masked or exchanged.
 
     Parameters
     ----------
-    own, other : (2 + 2 R, n) float64
-        Under the own brain of each text, and under its partner's. Rows: nothing masked, everything masked, each of R regions
-        alone, each left out.
+    whole, nothing : (n,) float64
+        The own brain, and one that is masked as a whole.
+    alone, alone_of_partner : (R, n) float64
+        All but the region masked; the region's response is the own one, or the partner's.
+    masked, exchanged : (R, n) float64
+        The own brain, but for the region: masked, or with the partner's response.
     """
 
-    own: Array
-    other: Array
+    whole: Array
+    nothing: Array
+    alone: Array
+    alone_of_partner: Array
+    masked: Array
+    exchanged: Array
 
     @property
     def specificity(self) -> dict[str, Array]:
-        """Way -> (R, n)."""
-        spared, whole = self.other - self.own, (self.other - self.own)[0]
-        alone, left_out = np.split(spared[2:], 2)
-        return {"alone": alone, "left_out": whole - left_out}
+        """Way -> (R, n) what is tested."""
+        return {"alone": self.alone_of_partner - self.alone, "left_out": self.exchanged - self.whole}
 
     @property
     def differences(self) -> dict[str, Array]:
-        """Way -> (R, n) difference of the NLL of the right texts."""
-        alone, left_out = np.split(self.own[2:], 2)
-        return {"alone": self.own[1] - alone, "left_out": left_out - self.own[0]}
+        """Way -> (R, n) what masks alone do to the NLL of the right texts."""
+        return {"alone": self.nothing - self.alone, "left_out": self.masked - self.whole}
 
     @classmethod
     def concat(cls, folds: Sequence[Masked]) -> Masked:
         """Texts of several folds, one after the other."""
-        return cls(*(np.concatenate([getattr(fold, name) for fold in folds], axis=1) for name in ("own", "other")))
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(*(np.concatenate([getattr(fold, name) for fold in folds], axis=-1) for name in names))
 
 
 def regions_of(atlas: Parcellation) -> tuple[Region, ...]:
@@ -122,7 +128,7 @@ def masked_nll(
     batch_size: int,
     chosen: Ints | None = None,
 ) -> Masked:
-    """Score texts under masked brains.
+    """Score texts under brains of which regions are masked or exchanged.
 
     Parameters
     ----------
@@ -133,7 +139,7 @@ def masked_nll(
     rendered : sequence of Rendered
         Of all of them, with brain slots and answers.
     partner : (.,) int64
-        Whose response each is compared with.
+        Whose response each is compared with (`bids_brainlm.core.interventions.partners`).
     regions : sequence (R) of Region
     batch_size : int
     chosen : (n,) int64, optional
@@ -150,20 +156,24 @@ def masked_nll(
     """
     if not isinstance(model.features, Features):
         raise ValueError("nothing can be masked in a model without features of vertices")
-    everyone = np.arange(len(examples)) if chosen is None else chosen
-    spared = np.stack([region.vertices for region in regions])
-    nothing = np.zeros((1, spared.shape[1]), dtype=np.bool_)
-    kept = torch.from_numpy(np.concatenate([~nothing, nothing, spared, ~spared])).to(model.device)
-    out = np.empty((2, len(kept), everyone.size))
+    everyone, mean = np.arange(len(examples)) if chosen is None else chosen, model.features.mean
+    own_parts = torch.from_numpy(np.stack([region.vertices for region in regions])).to(model.device)
+    parts = []
     for start in range(0, everyone.size, batch_size):
         part = everyone[start : start + batch_size]
-        for way, brains in enumerate((part, partner[part])):
-            batch = collate([rendered[i] for i in part], examples.gather(brains)).to(model.device)
-            for row, keep in enumerate(kept):
-                vertices = torch.where(keep, batch.vertices, model.features.mean)  # type: ignore[arg-type]
-                nll = model.nll(dataclasses.replace(batch, vertices=vertices))
-                out[way, row, start : start + part.size] = nll.cpu().double().numpy()
-    return Masked(out[0], out[1])
+        own, other = (torch.from_numpy(examples.gather(who)).to(model.device) for who in (part, partner[part]))
+        batch = collate([rendered[i] for i in part], None).to(model.device)
+        score = partial(_scored, model, batch)
+        nothing = mean.expand_as(own)
+        each = [(own, nothing), (other, nothing), (nothing, own), (other, own)]
+        within = [np.stack([score(torch.where(here, inside, rest)) for here in own_parts]) for inside, rest in each]
+        parts.append(Masked(score(own), score(nothing), *within))
+    return Masked.concat(parts)
+
+
+def _scored(model: BrainLM, batch: Batch, vertices: Tensor) -> Array:
+    """(b,) NLL of the texts of a batch given other responses."""
+    return np.asarray(model.nll(dataclasses.replace(batch, vertices=vertices)).cpu().double().numpy())
 
 
 def where_table(

@@ -68,9 +68,9 @@ def _regions(table: pd.DataFrame) -> Panel:
         f"{int((parcels.loc[parcels['way'] == way, 'q_value'] <= FOUND).sum())} {TITLES[way].lower()}" for way in TITLES
     )
     caption = (
-        f"The {len(best['alone'])} best parcels each way. Alone: by how many nats right texts are likelier under their own brain "
-        "than under a permuted one, when everything but the parcel is masked (set to its mean). Left out: by how many less, when "
-        f"the parcel is. Bars: 95 % intervals over groups. Filled: false discovery rate of at most {FOUND:g} ({found}). Effects on "
+        f"The {len(best['alone'])} best parcels each way. Nats by which right texts are likelier given the parcel's own response "
+        "than a permuted one. Alone: everything else is masked (set to its mean). Left out: everything else is as it was. "
+        f"Bars: 95 % intervals over groups. Filled: false discovery rate of at most {FOUND:g} ({found}). Effects on "
         "this decoder, which was not trained again."
     )
     return drawing("where", _figure(best), f"Specificity of the best parcels, nats a text. {numbers}.", caption)

@@ -34,9 +34,9 @@ AT_ONCE = 8
 MAPS = {
     "contribution": "Gradient x input: mean nats of log-likelihood of the right texts that a vertex adds, to first order.",
     "saliency": "Mean absolute contribution: how much the decoder listens, whether it helps or not.",
-    "alone": "Specificity of each parcel alone, all else masked, nats a text.",
+    "alone": "Nats a text that are lost when the response of the parcel is permuted, all else being masked.",
     "alone_q": "False discovery rate of that over parcels; n/a below 6 groups.",
-    "left_out": "By how many nats a text the specificity is less with the parcel masked.",
+    "left_out": "Nats a text that are lost when a permuted response of the parcel stands in an otherwise whole brain.",
     "left_out_q": "False discovery rate of that over parcels; n/a below 6 groups.",
 }
 """Map -> what it shows; all are effects on the model."""
@@ -72,7 +72,7 @@ def locate(request: Request, *, participant: str) -> list[Path]:
     masked = Masked.concat([fold.masked for fold in folds])
     table = where_table(masked, regions_of(atlas), total.used, groups, len(folds), seed=config.run.random_seed)
     path = beh_path(request, participant, trials.task, "where")
-    text = "Regions of the brain alone, and left out: effects on the decoder of masking without training again."
+    text = "Regions of the brain alone, and left out: effects on the decoder, without training again."
     written = [write_tsv(path, table), describe(path, text, WHERE_COLUMNS, {**marks, "Atlas": atlas.title})]
     return [
         *written,

@@ -42,32 +42,36 @@ def test_masked_brains_are_scored_as_a_plain_loop_does(speaker: Speaker, example
     rendered = [render(prompt, text, 3, "chat") for prompt in examples.prompts]
     partner, regions, chosen = partners(examples, 1, 0)[0], regions_of(atlas()), np.array([0, 3, 4, 8, 11])
     found = masked_nll(model, examples, rendered, partner, regions, 2, chosen)
-    everything = np.ones(9, dtype=bool)
-    spared = [everything, ~everything, *(r.vertices for r in regions), *(~r.vertices for r in regions)]
-    for nll, brains in ((found.own, np.arange(12)), (found.other, partner)):
-        wanted = [
-            [float(model.nll(collate([rendered[i]], np.where(kept, examples.gather([brains[i]]), mean)))[0]) for i in chosen]
-            for kept in spared
-        ]
-        np.testing.assert_allclose(nll, wanted, rtol=1e-5, atol=1e-4)
-    # A brain that is masked as a whole is the same for all.
-    np.testing.assert_allclose(found.own[1], found.other[1], rtol=1e-5)
+    own, other = examples.gather(chosen), examples.gather(partner[chosen])
+    empty = np.broadcast_to(mean, own.shape).copy()
+    np.testing.assert_allclose(found.whole, plain(model, rendered, chosen, own), rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(found.nothing, plain(model, rendered, chosen, empty), rtol=1e-5, atol=1e-4)
+    pairs = {"alone": (own, empty), "alone_of_partner": (other, empty), "masked": (empty, own), "exchanged": (other, own)}
+    for name, (inside, rest) in pairs.items():
+        wanted = [plain(model, rendered, chosen, np.where(region.vertices, inside, rest)) for region in regions]
+        np.testing.assert_allclose(getattr(found, name), wanted, rtol=1e-5, atol=1e-4)
+        assert np.abs(getattr(found, name) - found.whole).max() > 1e-3
+
+
+def plain(model: BrainLM, rendered: Any, chosen: Any, vertices: Any) -> list[float]:
+    return [float(model.nll(collate([rendered[i]], x[None]))[0]) for i, x in zip(chosen, vertices, strict=True)]
 
 
 def planted(n: int = 60, seed: int = 0) -> tuple[Masked, tuple[Region, ...]]:
-    """Six regions: 0 and 1 tell the same two nats (either will do), 2 tells one nat, the others nothing."""
+    """Six regions: 0 and 1 tell the same two nats (either will do), 2 tells one nat, the others nothing; masks have costs."""
     rng = np.random.default_rng(seed)
     regions = tuple(Region(f"r{i}", "parcel", np.arange(6) == i) for i in range(6))
-    told = {frozenset(kept): 2.0 * bool({0, 1} & set(kept)) + 1.0 * (2 in kept) for kept in subsets()}
     text = rng.normal(20, 5, n)
-    own = np.stack([text - told[frozenset(kept)] + rng.normal(0, 0.5, n) for kept in subsets()])
-    other = np.stack([text + rng.normal(0, 0.5, n) for _ in subsets()])
-    return Masked(own, other), regions
 
+    def nll(kept: set[int], cost: float) -> Any:
+        told = 2.0 * bool({0, 1} & kept) + 1.0 * (2 in kept)
+        return text - told + cost + rng.normal(0, 0.5, n)
 
-def subsets() -> list[tuple[int, ...]]:
-    everything = tuple(range(6))
-    return [everything, (), *((i,) for i in everything), *(tuple(j for j in everything if j != i) for i in everything)]
+    without = [set(range(6)) - {i} for i in range(6)]
+    alone, others = [nll({i}, 3.0) for i in range(6)], [nll(set(), 3.0) for _ in range(6)]
+    masked, exchanged = [nll(kept, 0.7) for kept in without], [nll(kept, 0.0) for kept in without]
+    parts = (np.stack(part) for part in (alone, others, masked, exchanged))
+    return Masked(nll(set(range(6)), 0.0), nll(set(), 5.0), *parts), regions
 
 
 def test_planted_regions_are_found_and_those_that_cover_for_each_other_only_alone() -> None:
@@ -77,14 +81,15 @@ def test_planted_regions_are_found_and_those_that_cover_for_each_other_only_alon
     assert list(table) == list(WHERE_COLUMNS)
     rows = table.set_index(["way", "region"])
     assert rows.loc["alone", "specificity"].tolist() == pytest.approx([2, 2, 1, 0, 0, 0], abs=0.35)
-    assert rows.loc["left_out", "specificity"].tolist() == pytest.approx([0, 0, 1, 0, 0, 0], abs=0.45)
+    assert rows.loc["left_out", "specificity"].tolist() == pytest.approx([0, 0, 1, 0, 0, 0], abs=0.35)
     assert (rows.loc["alone", "p_max"] < 0.01).tolist() == [True, True, True, False, False, False]
     assert (rows.loc["left_out", "p_max"] < 0.01).tolist() == [False, False, True, False, False, False]
     assert (rows["q_value"] >= rows["p_value"] - 1e-12).all()
     assert (rows["p_max"] >= rows["p_value"] - 0.02).all()
     assert rows.loc["alone", "vertices"].tolist() == [1, 1, 1, 1, 1, 0]
-    alone = masked.own[1] - masked.own[2]
-    assert rows.loc[("alone", "r0"), "nll_difference"] == pytest.approx(alone.mean())
+    # Masks have costs of their own: 2 nats less of odd input alone, .7 nats more of it left out.
+    assert rows.loc["alone", "nll_difference"].tolist() == pytest.approx([4, 4, 3, 2, 2, 2], abs=0.35)
+    assert rows.loc["left_out", "nll_difference"].tolist() == pytest.approx([0.7, 0.7, 1.7, 0.7, 0.7, 0.7], abs=0.35)
     assert rows.loc[("alone", "r0"), "ci_low"] < 2 < rows.loc[("alone", "r0"), "ci_high"]
 
 
