@@ -285,8 +285,9 @@ def _items(sources: tuple[Source, ...], key: str) -> tuple[Mapping[str, tuple[It
     for row in rows:
         asked.setdefault((row.key, row.task), {})[row] = None
     out: dict[str, list[Item]] = {}
+    place = next((path for path, _, columns in sources if columns.task), sources[0][0])
     for (name, _), own in asked.items():
-        out.setdefault(name, []).append(_item(list(own), sources[0][0]))
+        out.setdefault(name, []).append(_item(list(own), place))
     return {name: tuple(items) for name, items in out.items()}, len(rows) - sum(map(len, asked.values()))
 
 
@@ -297,13 +298,13 @@ def _rows(path: Path, key: str, columns: _Columns) -> Iterator[_Row]:
     for name, task, question, answer, category in zip(*cells, strict=True):
         if name is not None and answer is not None:
             asked = normalise(question or "")
-            # The category of a caption would be one of stimuli, not of questions.
-            kind = normalise(category or "") if asked else ""
-            yield _Row(str(name), normalise(task or "") or asked, asked, normalise(answer), kind)
+            # Where nothing is asked, columns of these names say something of stimuli and not of questions.
+            kind, common = (normalise(cell or "") if asked else "" for cell in (category, task))
+            yield _Row(str(name), common or asked, asked, normalise(answer), kind)
 
 
 def _item(rows: Sequence[_Row], path: Path) -> Item:
-    """One question of a stimulus, from its rows: phrasings and references."""
+    """One question of a stimulus, from its rows in the table at ``path``: phrasings and references."""
     answers: dict[str, dict[str, None]] = {}
     for row in rows:
         answers.setdefault(row.question, {})[row.answer] = None

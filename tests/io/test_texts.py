@@ -58,7 +58,7 @@ def test_questions(tmp_path: Path) -> None:
 
 def test_captions_and_questions_are_put_together(tmp_path: Path) -> None:
     """Each table has its own column of texts; a category of a caption would be one of stimuli."""
-    table(tmp_path, "stim_id\tcaption\tcategory\n1\ta cat\tanimal\n1\tone cat\tanimal\n2\ta bus\tvehicle\n")
+    table(tmp_path, "stim_id\tcaption\tcategory\ttask\n1\ta cat\tanimal\tx\n1\tone cat\tanimal\ty\n2\ta bus\tvehicle\tx\n")
     table(tmp_path, "stim_id\tquestion\tanswer\tcategory\n1\tHow many?\tone\tcount\n", "stimuli/questions.tsv")
     events: dict[str, list[str | None]] = {"stim_id": ["1", "2", "3"]}
     texts = load(tmp_path, events, table="stimuli/captions.tsv stimuli/questions.tsv")
