@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from bids_brainlm import __version__
-from bids_brainlm.cli import ask, compare, describe, exits, leakage, ratings, sweep
+from bids_brainlm.cli import ask, compare, describe, exits, leakage, ratings, stimulate, sweep
 from bids_brainlm.cli.arguments import AppCommand
 
 NAME = "brainlm"
@@ -116,6 +116,7 @@ command.add_command(compare.command)
 command.add_command(describe.command)
 command.add_command(leakage.command)
 command.add_command(ratings.command)
+command.add_command(stimulate.command)
 command.add_command(sweep.command)
 
 

@@ -5,6 +5,7 @@
   Neighbours stay neighbours, so that size, shape and symmetry are kept.
 - In a volume, or among columns without anatomy, a *contiguous* patch of as many voxels is laid around a random one, with the
   values of the pattern from its centre outwards.
+- For a site of whole parcels they are other parcels, as many of them side by side; there are no more of these than parcels.
 
 A patch is *matched*: it has the norm of the pattern over vertices that the model uses, as many parcels as the pattern to within
 a factor of `LIKE`, and at most `OVERLAP` of its squared norm on the site.
@@ -12,7 +13,9 @@ a factor of `LIKE`, and at most `OVERLAP` of its squared norm on the site.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,12 +125,10 @@ def null_patches(pattern: Floats, places: Places, n: int, seed: tuple[int, ...])
     """
     rng = np.random.default_rng(seed)
     found: list[Floats] = []
-    make = _Spinner(pattern, places) if places.spherical else _Grower(pattern, places)
     norm, touched = places.norm(pattern), max(places.touched(pattern), 1)
-    for _ in range(TRIES * n):
-        if len(found) == n or not norm:
+    for patch in islice(_patches(pattern, places, rng), TRIES * n if norm else 0):
+        if len(found) == n:
             break
-        patch = make(rng)
         kept = places.norm(patch)
         alike = touched / LIKE <= max(places.touched(patch), 1) <= touched * LIKE
         if alike and kept**2 >= (1 - LOST) * norm**2 and overlap(patch, pattern != 0) <= OVERLAP:
@@ -146,6 +147,30 @@ def overlap(patch: Floats, taken: Bools) -> float:
     """Share of the squared norm of a patch that lies where ``taken`` (V,) is true."""
     squares = patch.astype(np.float64) ** 2
     return float(squares[taken].sum() / max(squares.sum(), np.finfo(float).tiny))
+
+
+def _patches(pattern: Floats, places: Places, rng: np.random.Generator) -> Iterator[Floats]:
+    own = np.unique(places.parcels[(pattern != 0) & places.used])
+    whole = np.isin(places.parcels, own) & places.used
+    inside = pattern[whole]
+    if own.size and own[0] and np.ptp(inside) == 0 and inside[0]:
+        yield from _other_parcels(own.size, places, rng)
+        return
+    make = _Spinner(pattern, places) if places.spherical else _Grower(pattern, places)
+    while True:
+        yield make(rng)
+
+
+def _other_parcels(n: int, places: Places, rng: np.random.Generator) -> Iterator[Floats]:
+    """Every parcel with those nearest to it, n together, in random order."""
+    # The spheres of both hemispheres have one centre.
+    side = np.arange(places.parcels.size) >= places.n_left
+    apart = places.coordinates + 1e4 * side[:, None]
+    known = np.unique(places.parcels[places.used & (places.parcels > 0)])
+    centres = np.array([apart[places.parcels == parcel].mean(axis=0) for parcel in known])
+    for start in rng.permutation(known.size):
+        near = np.argsort(((centres - centres[start]) ** 2).sum(axis=1), kind="stable")[:n]
+        yield (np.isin(places.parcels, known[near]) & places.used).astype(np.float32)
 
 
 class _Spinner:

@@ -124,6 +124,28 @@ def in_runs(participant: Participant, runs: Sequence[str], fold: int = 0) -> Int
     return np.asarray(index)
 
 
+def independent(participant: Participant, runs: Sequence[str], fold: int = 0, seed: int = 0) -> tuple[Ints, Ints]:
+    """Examples for localizers, and held-out ones to be driven: those of some runs and all others, or `halves` without runs.
+
+    Raises
+    ------
+    InputError
+        When the runs leave nothing to be driven.
+    LeakageError
+        When a run has a trial that was trained with.
+    """
+    if not runs:
+        return halves(participant, fold, seed)
+    localizer = in_runs(participant, runs, fold)
+    held = np.setdiff1d(participant.folds[fold].test, localizer)
+    if not held.size:
+        remedy = "fewer --localizer-runs"
+        raise InputError(
+            "all held-out trials are of the localizer", participant.trials.path, expected="some to drive", remedy=remedy
+        )
+    return localizer, held
+
+
 def refuse_seen(participant: Participant, index: Ints, fold: int) -> None:
     """Raise LeakageError when one of these examples has a response or a group that the decoder of the fold was trained with."""
     split = participant.folds[fold]

@@ -36,6 +36,7 @@ from bids_brainlm.insilico.effects import (
 )
 from bids_brainlm.insilico.nulls import Places, elsewhere, null_patches, places_of
 from bids_brainlm.insilico.participant import Participant
+from bids_brainlm.insilico.reverse import Reversed, reverse, subspace_of
 from bids_brainlm.insilico.sites import Site, patterns_of, refuse_seen
 from bids_brainlm.insilico.training_range import TrainingRange, training_range
 from bids_brainlm.insilico.words import Framed, Word, framed, words_of
@@ -108,7 +109,9 @@ class Stimulation:
         """What the tests say, in a line each."""
         raised = self.effects[self.effects["q_raised"] <= level]
         lowered = self.effects[self.effects["q_lowered"] <= level]
-        few = "" if self.effects["n_null"].min() >= 1 else " Some sites have no null patch to be compared with."
+        # With one word found a site, q is p times the number of words.
+        fewest, wanted = int(self.effects["n_null"].min()), int(np.ceil(len(self.words) / level)) - 1
+        few = f" Only {fewest} null patches for some site; to find one word a site takes {wanted}." if fewest < wanted else ""
         if raised.empty and lowered.empty:
             return (
                 f"Driving these sites changes no word more than null patches do (q <= {level:g}): no effect on the model.{few}",
@@ -197,6 +200,18 @@ def bases_of(participant: Participant, held: Ints | None, how: Experiment) -> Ex
     return test.take(index)
 
 
+def backwards(participant: Participant, words: Sequence[Word], held: Ints | None, how: Experiment) -> tuple[Reversed, ...]:
+    """For each word a pattern that makes the model say it of the trials that `stimulate` drives."""
+    if not words:
+        return ()
+    bases, subspace, texts = (
+        bases_of(participant, held, how),
+        subspace_of(participant, how.fold),
+        training_texts(participant, how.fold),
+    )
+    return tuple(reverse(participant, word, bases, texts, subspace, fold=how.fold) for word in words)
+
+
 @dataclass(frozen=True, eq=False)
 class _Reader:
     """Reads words off driven responses."""
@@ -263,7 +278,9 @@ def _wrong_region(reader: _Reader, patterns: Floats, places: Places) -> Doubles:
 
 def _nulls(reader: _Reader, patterns: Floats, places: Places) -> tuple[Doubles, Doubles, Doubles, NDArray[np.bool_]]:
     """Slopes (N, W) of null patches and of their rivals, their norms (N,), and which site uses which (S, N)."""
-    shares = alike(patterns, places).sum(axis=1)
+    like = alike(patterns, places)
+    # Whoever shares with the fewest decides, so that every site has as many as were asked for.
+    shares = np.where(like, like.sum(axis=1), len(patterns)).min(axis=1)
     found: list[tuple[Doubles, Doubles]] = []
     norms: list[float] = []
     usable = [np.zeros((len(patterns), 0), dtype=np.bool_)]

@@ -106,7 +106,6 @@ def _trunk(texts: Sequence[Rendered]) -> int:
     return n
 
 
-@torch.no_grad()
 def nll_of_tree(model: BrainLM, brain: Tensor, tree: Tree) -> Tensor:
     """Negative log-likelihood of every text of a tree under every brain.
 
@@ -120,7 +119,7 @@ def nll_of_tree(model: BrainLM, brain: Tensor, tree: Tree) -> Tensor:
     Returns
     -------
     (B, W) float32 Tensor, nats
-        Equal to `BrainLM.nll` of each, to rounding.
+        Equal to `BrainLM.nll` of each, to rounding; with gradients, unless torch is told to keep none.
 
     Raises
     ------

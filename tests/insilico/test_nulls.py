@@ -89,6 +89,21 @@ def test_patches_of_a_volume_are_contiguous() -> None:
         assert np.linalg.norm(inside - inside.mean(axis=0), axis=1).max() < 4
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_for_whole_parcels_they_are_other_parcels(n: int) -> None:
+    places = sphere()
+    site = (np.isin(places.parcels, range(1, n + 1)) & places.used).astype(np.float32)
+    patches = null_patches(site, places, 500, (0,))
+    known = np.unique(places.parcels[places.used])
+    assert 12 < len(patches) < known.size
+    assert len(np.unique(patches != 0, axis=0)) == len(patches)
+    for patch in patches:
+        own = np.unique(places.parcels[patch != 0])
+        assert (own.size, (patch[np.isin(places.parcels, own) & places.used] != 0).all()) == (n, True)
+        assert places.norm(patch) == pytest.approx(places.norm(site), rel=1e-5)
+        assert not np.intersect1d(own, range(1, n + 1)).size
+
+
 def test_a_wrong_region_is_no_site() -> None:
     places = sphere()
     site = cap(places)
