@@ -103,10 +103,9 @@ def _collapsed(predictions: Predictions) -> str:
     right = pd.Series([texts[0] for texts in true.references]).value_counts()
     if len(true) < FEW or said.iloc[0] < COMMON * len(true) or said.iloc[0] <= 2 * right.iloc[0]:
         return ""
-    sentence = f"{said.iloc[0]} of {len(true)} decoded texts are the same sentence (“{said.index[0]}”), and all together are "
-    return (
-        f"{sentence}{len(said)} different ones, while there are {len(right)} right ones: the decoder hardly depends on the brain."
-    )
+    several = f", and all together are {len(said)} different ones" if len(said) > 1 else ""
+    sentence = f"{said.iloc[0]} of {len(true)} decoded texts are the same sentence (“{said.index[0]}”){several}, while there are "
+    return f"{sentence}{len(right)} right ones: the decoder hardly depends on the brain."
 
 
 def _unmoved(predictions: Predictions) -> str:

@@ -25,7 +25,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from bids_brainlm.reports.titles import BLACK, BLUE, ELSEWHERE, GREY, OPEN_ENDED, SERIES, title
+from bids_brainlm.reports.titles import BLACK, BLUE, ELSEWHERE, GREY, OPEN_ENDED, SERIES, WITH_CHANCE, title
 
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -218,7 +218,7 @@ def _points(axis: Axes, summary: pd.DataFrame, metrics: Sequence[str]) -> None:
         chance = rows[rows["condition"] == "true"]["null_mean"]
         if metric.startswith("readout"):
             chance = rows["null_mean"]
-        if metric.startswith(("facts", "readout")) and chance.notna().any():
+        if metric.startswith(WITH_CHANCE) and chance.notna().any():
             axis.plot([chance.iloc[0]] * 2, [i - 0.4, i + 0.4], color=BLACK, lw=1.2, ls=":", label="chance")
 
 

@@ -328,7 +328,8 @@ def _evaluation(f: MethodFacts) -> list[str]:
         pairings = "circular shifts of the test windows within runs" if f.windows else "permuted pairings"
         out.append(
             "The primary test, declared beforehand, compared the mean negative log-likelihood of the right texts given their own "
-            f"response with that under {f.n_permutations} {pairings} [@permutation]; all other p values are secondary."
+            f"response with that under {f.n_permutations} {pairings} [@permutation]; all other p values are secondary, "
+            "and their false discovery rate is given beside them [@fdr]."
         )
     if any(name.startswith("bleu") for name in f.metrics):
         out.append("BLEU is the mean of sentence scores, smoothed and in lower case [@bleu; @sacrebleu].")

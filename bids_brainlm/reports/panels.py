@@ -85,7 +85,8 @@ def metrics(summary: pd.DataFrame) -> Panel:
         for metric, part in rows.groupby("metric", sort=False)
     )
     caption = (
-        "Means over test texts with 95 % intervals over groups. Dotted: mean of the facts when labels are permuted within runs."
+        "Means over test texts with 95 % intervals over groups. Dotted: chance, the mean over permutations (of "
+        "labels within runs for facts, of brains for the others)."
     )
     return drawing("metrics", figures.metrics_figure(summary), f"Metrics by condition. {numbers}.", caption)
 

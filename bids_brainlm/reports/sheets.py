@@ -8,7 +8,7 @@ import pandas as pd
 
 from bids_brainlm.evaluation.baselines import MINUS
 from bids_brainlm.evaluation.statistics import format_p
-from bids_brainlm.reports.titles import SERIES, heading, title
+from bids_brainlm.reports.titles import SERIES, WITH_CHANCE, heading, title
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,10 @@ class Sheet:
 
 
 METRICS_NOTE = (
-    "In small print: 95 % intervals over groups (what training and test never share), given from 6 groups upwards. p: one-sided "
-    "permutation tests of the true brain. That of the gain is the primary test, declared beforehand; all others are secondary, "
-    "and q is their false discovery rate (Benjamini-Hochberg): look at q, not at p, before believing any of them."
+    "In small print: 95 % intervals over groups (what training and test never share), given from 6 groups upwards. Chance: mean "
+    "over permutations. p: one-sided permutation tests of the true brain. That of the gain is the primary test, declared "
+    "beforehand; all others are secondary, and q is their false discovery rate (Benjamini-Hochberg): look at q, not at p, before "
+    "believing any of them."
 )
 
 BASELINES_NOTE = (
@@ -95,9 +96,11 @@ def _by_condition(summary: pd.DataFrame | None, name: str, note: str, minus: boo
         cells = [_valued(by_name.loc[name], tests=minus) if name in by_name.index else Cell() for name in columns]
         # Where there is one condition alone, a readout's, the test is its own.
         tested = by_name.iloc[0] if len(by_name) == 1 else by_name.loc["true"] if "true" in by_name.index else None
-        tests = [] if minus else [_p(tested, "p_value"), _p(tested, "q_value")]
+        tests = [] if minus else [_chance(str(metric), tested), _p(tested, "p_value"), _p(tested, "q_value")]
         rows.append((Cell(title(str(metric))), *cells, *tests))
-    return Sheet(name, ("Metric", *map(heading, columns), *([] if minus else ["p", "q"])), tuple(rows), note, name * minus)
+    return Sheet(
+        name, ("Metric", *map(heading, columns), *([] if minus else ["Chance", "p", "q"])), tuple(rows), note, name * minus
+    )
 
 
 def _valued(row: pd.Series, tests: bool) -> Cell:
@@ -106,6 +109,11 @@ def _valued(row: pd.Series, tests: bool) -> Cell:
         f"{name} = {_p(row, key).text}" for name, key in (("p", "p_value"), ("q", "q_value")) if tests and _p(row, key).text
     ]
     return Cell(number(row["value"]), "; ".join(filter(None, [small, ", ".join(tested)])))
+
+
+def _chance(metric: str, row: pd.Series | None) -> Cell:
+    """Mean over permutations; of other metrics the comparison is the permuted brain, which has a column of its own."""
+    return Cell(number(row["null_mean"])) if row is not None and metric.startswith(WITH_CHANCE) else Cell()
 
 
 def _p(row: pd.Series | None, column: str) -> Cell:

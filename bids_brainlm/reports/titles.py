@@ -93,6 +93,10 @@ ELSEWHERE = (
 """Metrics that the figure of metrics does not show: they have no scale in common with any other, or no better and worse."""
 
 
+WITH_CHANCE = ("facts", "readout", "nll_pairwise", "nll_top", "nll_identification")
+"""Beginnings of metrics that are compared with permutations: the mean of these is chance."""
+
+
 def title(metric: str) -> str:
     """Name of a metric for people.
 
