@@ -16,7 +16,8 @@ import time
 import numpy as np
 
 from bids_brainlm.core.types import Prompt
-from bids_brainlm.insilico.ask import Answer, Conversation, fitting
+from bids_brainlm.insilico.answers import Answer
+from bids_brainlm.insilico.ask import Conversation, fitting
 from bids_brainlm.insilico.participant import Participant, open_participant
 from bids_brainlm.language.render import decode, render_conversation, stop_ids
 from bids_brainlm.models.fusion import collate

@@ -39,7 +39,8 @@ from bids_brainlm.evaluation.resources import ENABLED_BY
 from bids_brainlm.evaluation.story.comparison import STORY_COLUMNS
 from bids_brainlm.evaluation.surprise import SURPRISE_COLUMNS
 from bids_brainlm.evaluation.table import METRICS_COLUMNS
-from bids_brainlm.insilico.ask import ANSWER_COLUMNS
+from bids_brainlm.insilico.answers import ANSWER_COLUMNS
+from bids_brainlm.insilico.describe import PARCEL_COLUMNS
 from bids_brainlm.io.cleaned import WORD_COLUMNS
 from bids_brainlm.registry import metrics, tokenizers
 from bids_brainlm.stages.decode import HISTORY_COLUMNS
@@ -309,6 +310,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "preset-differences": preset_differences,
     "metric-list": metric_list,
     "asked": partial(_columns, ANSWER_COLUMNS, "name"),
+    "parcels": partial(_columns, PARCEL_COLUMNS),
     "ratings": partial(_columns, RATINGS_COLUMNS),
     "rating-key": partial(_columns, KEY_COLUMNS),
     "rating-sheet": partial(_columns, SHEET_COLUMNS),

@@ -69,6 +69,8 @@ def command(
     OUTPUT_DIR is what bids_brainlm wrote. Beside each answer stand those without a brain and from another trial's brain, and the
     rank of its brain among others. Trials that the decoder was trained on are marked.
     """
+    if not questions and (len(trials) > 1 or alone):
+        raise click.UsageError("several trials, and --alone, go with --question")
     opened = importlib.import_module("bids_brainlm.insilico.participant").open_participant(
         output_dir, participant, bids_dir=bids_dir, device=device
     )
@@ -108,7 +110,8 @@ def _chat(begin: Callable[[str], Any], listed: Callable[[str], list[str]], trial
                 known = "" if name == "/help" else f"no command {name!r}{near(name, COMMANDS)}\n"
                 click.echo(known + "\n".join(COMMANDS.values()))
             else:
-                click.echo(str(conversation.ask(line)))
+                answer = conversation.ask(line)
+                click.echo(f"{answer.asked}\n{answer}" if not line and answer.question else str(answer))
         except BrainLMError as error:
             click.echo(one_line(error), err=True)
 
@@ -129,8 +132,11 @@ def _line() -> str | None:
 
 
 def _listed(participant: Any, text: str) -> list[str]:
-    ask = importlib.import_module("bids_brainlm.insilico.ask")
+    ask, shown = (
+        importlib.import_module("bids_brainlm.insilico.ask"),
+        importlib.import_module("bids_brainlm.insilico.answers").shown,
+    )
     found = ask.fitting(participant, text)
     more = [f"... and {len(found) - LISTED} more"] if len(found) > LISTED else []
-    texts = [ask.shown(participant.examples.references[i][0]) for i in found[:LISTED]]
+    texts = [shown(participant.examples.references[i][0]) for i in found[:LISTED]]
     return [f"{ask.trial_of(participant, i)}: {told}" for i, told in zip(found, texts, strict=False)] + more

@@ -14,12 +14,13 @@ import pytest
 
 from bids_brainlm.cli import companion
 from bids_brainlm.cli.ask import command
-from bids_brainlm.config import Request, load
+from bids_brainlm.config import Config, Request, load
 from bids_brainlm.core.types import Examples, Prompt, Recording, Split
 from bids_brainlm.errors import InputError, MissingInputError
 from bids_brainlm.evaluation.decoding import N_OTHERS
 from bids_brainlm.insilico import ask, participant
-from bids_brainlm.insilico.ask import ANSWER_COLUMNS, Answer, Conversation, Evidence, Trial, others_of
+from bids_brainlm.insilico.answers import ANSWER_COLUMNS, Answer, Evidence, Trial
+from bids_brainlm.insilico.ask import Conversation, others_of
 from bids_brainlm.insilico.participant import Participant
 from bids_brainlm.language.limits import Limits, shortened
 from bids_brainlm.language.render import as_one_text, decode, render_conversation, stop_ids
@@ -54,17 +55,17 @@ def trials() -> Examples:
     )
 
 
+def short(config: Config) -> Config:
+    return dataclasses.replace(config, decode=dataclasses.replace(config.decode, max_new_tokens=6))
+
+
 @pytest.fixture
 def opened(decoders: Callable[[str], Decoder], tmp_path: Path) -> Callable[..., Participant]:
     """``opened(**settings of the model)`` -> participant with one fold, whose decoder has random weights."""
 
     def make(**model: Any) -> Participant:
-        config = load("cortext-small")
-        config = dataclasses.replace(
-            config,
-            model=dataclasses.replace(config.model, **model),
-            decode=dataclasses.replace(config.decode, max_new_tokens=6),
-        )
+        config = short(load("cortext-small"))
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, **model))
         request = Request(tmp_path, tmp_path / "out", "participant", ("01",), {}, tmp_path, config)
         found = Participant("01", request, (tmp_path / "model",), {0: decoders("parcels")})
         split = Split(trials(), np.array([0, 1, 2, 4]), np.array([6, 7]), np.arange(8, 16))
@@ -254,6 +255,40 @@ def test_prompts_are_as_short_as_those_of_training(opened: Callable[..., Partici
     assert abs(evidence_of(who, turns, style, [10])[0][0] - nll) > 1e-2
 
 
+def test_a_conversation_that_is_too_long_is_refused(opened: Callable[..., Participant]) -> None:
+    conversation = Conversation(opened(), "run-2_trial-10")
+    with pytest.raises(InputError, match=r"takes \d+ tokens with its answer, and the language model reads 256"):
+        conversation.ask("bird " * 300)
+    assert conversation.ask("bird").turn == 1
+
+
+def test_half_characters_are_no_obstacle(opened: Callable[..., Participant]) -> None:
+    assert Conversation(opened(), "run-2_trial-10").ask("caf\udce9?").question == "caf??"
+
+
+def test_ranks_of_right_answers_are_uniform_where_responses_tell_nothing(
+    decoders: Callable[[str], Decoder], tmp_path: Path
+) -> None:
+    """And those of generated ones are not: an answer is made from its brain, however little that tells."""
+    n = 40
+    who = Participant("01", Request(tmp_path, tmp_path, "participant", ("01",), {}, tmp_path, short(load("cortext-small"))), ())
+    who._decoders[0] = decoders("parcels")
+    rng = np.random.default_rng(3)
+    names = np.array([f"t{i}" for i in range(n)])
+    texts = [f"{i} {' '.join(rng.permutation(['a', 'red', 'bird', 'sits', 'on', 'the', 'fence']))}" for i in range(n)]
+    data = rng.standard_normal((n, V)).astype(np.float32)
+    recording = Recording(data, "percent signal change", "beta", np.arange(n), np.zeros(n))
+    prompts, references = tuple(Prompt("What?", text) for text in texts), tuple((text,) for text in texts)
+    examples = Examples(recording, np.arange(n), prompts, references, names, names, names)
+    nobody = np.zeros(0, dtype=np.int64)
+    vars(who)["folds"] = (Split(examples, nobody, nobody, np.arange(n)),)
+    answers = [Conversation(who, name).ask() for name in names]
+    right, made = (np.array([getattr(a, kind).rank for a in answers]) for kind in ("right", "evidence"))
+    # Twenty brains: mean 10.5 and a standard error of 5.77 / sqrt(n).
+    assert abs(right.mean() - 10.5) < 3 * 5.77 / np.sqrt(n)
+    assert made.mean() < 10.5 - 3 * 5.77 / np.sqrt(n)
+
+
 def test_a_record_has_the_documented_names(opened: Callable[..., Participant]) -> None:
     conversation = Conversation(opened(), "run-2_trial-10")
     for question in ("", "Where?"):
@@ -350,6 +385,19 @@ def test_a_conversation_in_the_terminal(called: Any) -> None:
     ]
     assert "no command '/fnd'; did you mean '/find'?" in lines
     assert sum(line.startswith("/quit") for line in lines) == 2
+
+
+def test_the_question_is_shown_to_one_who_did_not_type_it(called: Any) -> None:
+    out = called(typed=("", "What?"))[1].splitlines()
+    assert out[2] == "(Describe the following image.)"
+    assert "(What?)" not in out
+
+
+def test_trials_and_alone_go_with_questions(called: Any) -> None:
+    for given in (("--trial", "stim7", "stim6"), ("--alone",)):
+        code, _, err = called(*given)
+        assert code == 2
+        assert "go with --question" in err
 
 
 def test_a_running_text_says_that_it_is_continued(called: Any, opened: Callable[..., Participant], monkeypatch: Any) -> None:
