@@ -6,6 +6,7 @@ A site is ``[NAME=]KIND:WHAT``: ``contrast:FACTOR`` (a site for every value) or 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,13 +66,8 @@ def _contrasts(
     if facts is None:
         raise ConfigError(f"--site contrast:{what} needs a table of facts; add --facts FILE")
     factor, _, value = what.partition("=")
-    sites = contrasts(participant, facts, factor, localizer, cut, fold)
-    chosen = tuple(site for site in sites if not value or site.name == value)
-    if not chosen:
-        raise ConfigError(f"no value {value!r} of {factor}; there are {', '.join(site.name for site in sites)}")
-    if name and len(chosen) == 1:
-        return (Site(name, chosen[0].pattern, chosen[0].about, chosen[0].statistic),)
-    return chosen
+    sites = contrasts(participant, facts, factor, localizer, cut, fold, value)
+    return (dataclasses.replace(sites[0], name=name),) if name and value else sites
 
 
 def vocabulary_from(asked: Sequence[str], facts: Facts | None) -> dict[str, dict[str, tuple[str, ...]]]:

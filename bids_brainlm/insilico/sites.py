@@ -162,8 +162,10 @@ def refuse_seen(participant: Participant, index: Ints, fold: int) -> None:
         )
 
 
-def contrasts(participant: Participant, facts: Facts, factor: str, index: Ints, cut: Cut, fold: int = 0) -> tuple[Site, ...]:
-    """One site for every value of a factor: its responses against those to the other values.
+def contrasts(
+    participant: Participant, facts: Facts, factor: str, index: Ints, cut: Cut, fold: int = 0, value: str = ""
+) -> tuple[Site, ...]:
+    """One site for every value of a factor, or for one: its responses against those to the other values.
 
     Parameters
     ----------
@@ -173,7 +175,7 @@ def contrasts(participant: Participant, facts: Facts, factor: str, index: Ints, 
     Raises
     ------
     ConfigError
-        For a factor that the facts do not have.
+        For a factor or value that the facts do not have.
     LeakageError
         When one of the examples was trained with.
     InputError
@@ -181,19 +183,22 @@ def contrasts(participant: Participant, facts: Facts, factor: str, index: Ints, 
     """
     if factor not in facts.factors:
         raise ConfigError(f"no factor {factor!r}; the facts have {', '.join(facts.factors)}")
+    if value and value not in facts.vocabulary[factor]:
+        raise ConfigError(f"no value {value!r} of {factor}; there are {', '.join(facts.vocabulary[factor])}")
     refuse_seen(participant, index, fold)
     examples = participant.folds[fold].examples
     # Several questions about one trial are one response.
     index = index[np.unique(examples.rows[index].reshape(index.size, -1), axis=0, return_index=True)[1]]
     labels = facts.labels(examples.stimulus[index])[:, facts.factors.index(factor)]
     maps = contrast_maps(examples, index, labels, participant.scale(fold))
-    few = [label for label in facts.vocabulary[factor] if label not in maps]
+    wanted = (value,) if value else tuple(facts.vocabulary[factor])
+    few = [label for label in wanted if label not in maps]
     if few:
         what = f"fewer than two localizer trials show {', '.join(few)}"
         raise InputError(what, participant.trials.path, expected="two or more of each value and of the others")
     return tuple(
-        cut_from(label, values, cut, participant, f"t of {label} against other values of {factor}, {index.size} trials")
-        for label, values in maps.items()
+        cut_from(label, maps[label], cut, participant, f"t of {label} against other values of {factor}, {index.size} trials")
+        for label in wanted
     )
 
 
