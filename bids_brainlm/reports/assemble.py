@@ -26,7 +26,7 @@ from bids_brainlm.reports.heard import read_runs
 from bids_brainlm.reports.methods import MethodFacts, bibliography, method_text
 from bids_brainlm.reports.page import GroupContent, PageContent, group_page, participant_page
 from bids_brainlm.reports.panels import Panel
-from bids_brainlm.reports.sheets import controls_sheet, effects_sheet, group_sheet
+from bids_brainlm.reports.sheets import Sheet, controls_sheet, effects_sheet, group_sheet, questions_sheet
 from bids_brainlm.reports.stories import read_group, read_stories
 from bids_brainlm.reports.turning import Turning, turning
 from bids_brainlm.reports.where import CONTRIBUTION, where_panels
@@ -35,7 +35,7 @@ from bids_brainlm.stages.responses import atlas_of
 
 TABLES = ("decoded", "metrics", "training")
 
-SINGLE = ("evidence", "coverage", "effects", "controls")
+SINGLE = ("evidence", "coverage", "effects", "controls", "questions")
 """Tables of figures alone, but for names in columns of text."""
 
 
@@ -85,7 +85,7 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
         runs=read_runs(request, participant),
         decoded_file="" if decoded is None else str(decoded.relative_to(request.out_dir)),
         summary=summary,
-        sheets=tuple(filter(None, (effects_sheet(single["effects"]), controls_sheet(single["controls"])))),
+        sheets=tuple(filter(None, _sheets(single))),
         abstain=groups["abstain"],
         estimation_text=() if estimation is None else words(estimation),
         estimation=groups["estimation"],
@@ -311,6 +311,10 @@ def _single(request: Request, participant: str, desc: str) -> pd.DataFrame | Non
         return None
     numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in table}
     return table.assign(**{name: column for name, column in numbers.items() if column.notna().any() or table[name].isna().all()})
+
+
+def _sheets(single: Mapping[str, pd.DataFrame | None]) -> tuple[Sheet | None, ...]:
+    return questions_sheet(single["questions"]), effects_sheet(single["effects"]), controls_sheet(single["controls"])
 
 
 def _abstain(coverage: pd.DataFrame | None, summary: pd.DataFrame | None) -> tuple[Panel, ...]:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from bids_brainlm.core.types import CONDITIONS
 from bids_brainlm.evaluation.baselines import MINUS
+from bids_brainlm.evaluation.questions import HABIT
 from bids_brainlm.evaluation.statistics import format_p
 from bids_brainlm.reports.titles import SERIES, WITH_CHANCE, heading, title
 
@@ -67,6 +69,12 @@ GROUP_NOTE = (
     "Each participant is one unit. Gain: by how much a figure is better than what it is compared with (chance, permutations, the "
     "permuted brain). p flips the signs of participants, from 6 of them on; p (max) is corrected for all rows by the maximum "
     "statistic, q is the false discovery rate over all rows but the first, which is the primary test."
+)
+
+QUESTIONS_NOTE = (
+    "Share of answers that hold the right one word for word, by kind of question and by whether training asked it. Habit: the "
+    "most frequent answer to that question in training, which needs no brain; an answer that only repeats what is usual is no "
+    "better. p and q are of the decoder minus habit, text by text."
 )
 
 CONTROLS_NOTE = (
@@ -182,3 +190,20 @@ def controls_sheet(table: pd.DataFrame | None) -> Sheet | None:
         )
     headings = ("Brains", "NLL (nats a text)", "Difference", "p", "q", "Texts", "Seed", "Weights")
     return Sheet("More controls", headings, tuple(rows), CONTROLS_NOTE, "More controls")
+
+
+def questions_sheet(table: pd.DataFrame | None) -> Sheet | None:
+    """Right answers by kind of question: columns of `bids_brainlm.evaluation.questions.QUESTIONS_COLUMNS`."""
+    part = None if table is None or table.empty else table[table["metric"] == "contains"]
+    if part is None or part.empty:
+        return None
+    shown, against = [*CONDITIONS, HABIT], MINUS + HABIT
+    rows = []
+    for (category, asked), own in part.groupby(["category", "asked"], sort=False):
+        by_name = own.set_index("condition")
+        found = {name: by_name.loc[name] if name in by_name.index else None for name in (*shown, against)}
+        cells = [Cell() if found[name] is None else _valued(found[name], tests=False) for name in shown]
+        tests = (_p(found[against], "p_value"), _p(found[against], "q_value"))
+        rows.append((Cell(str(category)), Cell(str(asked)), *cells, *tests))
+    headings = ("Kind of question", "Asked in training", *(heading(name).capitalize() for name in shown), "p", "q")
+    return Sheet("Questions", headings, tuple(rows), QUESTIONS_NOTE, "Answers by kind of question")

@@ -8,8 +8,17 @@ import pandas as pd
 from bids_brainlm.evaluation.controls import CONTROLS_COLUMNS
 from bids_brainlm.evaluation.effects import EFFECTS_COLUMNS
 from bids_brainlm.evaluation.group import GROUP_COLUMNS
+from bids_brainlm.evaluation.questions import QUESTIONS_COLUMNS
 from bids_brainlm.evaluation.table import METRICS_COLUMNS, PRIMARY
-from bids_brainlm.reports.sheets import Sheet, baselines_sheet, controls_sheet, effects_sheet, group_sheet, metrics_sheet
+from bids_brainlm.reports.sheets import (
+    Sheet,
+    baselines_sheet,
+    controls_sheet,
+    effects_sheet,
+    group_sheet,
+    metrics_sheet,
+    questions_sheet,
+)
 
 NAN = np.nan
 
@@ -79,11 +88,17 @@ def test_effects_controls_and_group() -> None:
     controls = read(controls_sheet(pd.DataFrame(rows, columns=list(CONTROLS_COLUMNS))))
     assert controls["True brain"]["Difference"] == ""
     assert controls["Phase shuffled"] | {"Difference": "1.000 0.500 to 1.500", "q": ".020"} == controls["Phase shuffled"]
+    rows = [
+        ("colour", "seen", "contains", name, value, NAN, NAN, 9, NAN, p, p)
+        for name, value, p in (("true", 0.8, NAN), ("habit", 0.3, NAN), ("true_minus_habit", 0.5, 0.01))
+    ]
+    answers = read(questions_sheet(pd.DataFrame(rows, columns=list(QUESTIONS_COLUMNS))))["colour"]
+    assert answers | {"True brain": "0.800", "No brain": "", "Habit": "0.300", "p": ".010"} == answers
     group = pd.DataFrame([("wer", "true", 0.1, NAN, NAN, 7, 0.01, 0.03, 0.02)], columns=list(GROUP_COLUMNS))
     assert read(group_sheet(group))["Word error rate"]["p (max)"] == ".030"
 
 
 def test_nothing_makes_no_sheet() -> None:
-    for make in (metrics_sheet, baselines_sheet, effects_sheet, controls_sheet, group_sheet):
+    for make in (metrics_sheet, baselines_sheet, effects_sheet, controls_sheet, group_sheet, questions_sheet):
         assert make(None) is None
         assert make(pd.DataFrame(columns=["condition"])) is None
