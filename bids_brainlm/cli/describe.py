@@ -57,5 +57,7 @@ def command(output_dir: Path, participant: str, bids_dir: Path | None, device: s
         click.echo(line)
     if found.named.any():
         click.echo(described.listed(found))
-    for path in described.write(found, opened, given):
+    page = importlib.import_module("bids_brainlm.reports.described").write_page
+    written = page(found, opened.request.out_dir, opened.label, opened.trials.geometry)
+    for path in [*described.write(found, opened, given), written]:
         click.echo(str(path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from bids_brainlm.config import Request, load
 from bids_brainlm.core.types import Affine, Examples, Parcellation, Prompt, Recording, Split
 from bids_brainlm.errors import InputError
 from bids_brainlm.insilico import describe as module
+from bids_brainlm.insilico import participant
 from bids_brainlm.insilico.describe import PARCEL_COLUMNS, Settings, describe
 from bids_brainlm.insilico.described import listed, verdict, write
 from bids_brainlm.insilico.drive import driven
@@ -26,6 +28,7 @@ from bids_brainlm.io.files import read_tsv
 from bids_brainlm.io.maps import read_maps
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.models.fusion import Features
+from bids_brainlm.reports.described import page
 from bids_brainlm.stages.decoder import Decoder
 
 ANIMALS, PLACES = ("dog", "cat", "horse"), ("park", "beach", "river")
@@ -142,7 +145,23 @@ def test_table_and_maps_are_written_and_told(opened: Callable[..., Participant],
     assert {told["Words"][int(number) - 1] for number in set(drawn) - {0.0}} == set(PLANTED.values())
     assert verdict(found)[0].startswith(f"2 of {N_PARCELS} parcels have a name")
     assert [line.split()[0] for line in listed(found).splitlines()[1:]] == ["p2", "p5"]
-    assert verdict(describe(opened(signal=0.0), QUICK))[0].startswith(f"none of {N_PARCELS} parcels has a name")
+    told_all = page(found, "01", geometry)
+    assert told_all.count("<figure>") == 1
+    assert re.findall(r"<td>(p\d+)</td><td>(\w+)</td>", told_all) == [(f"p{parcel}", word) for parcel, word in PLANTED.items()]
+    nothing = describe(opened(signal=0.0), QUICK)
+    assert verdict(nothing)[0].startswith(f"none of {N_PARCELS} parcels has a name")
+    assert "<td>" not in page(nothing, "01", geometry)
+
+
+@pytest.mark.usefixtures("reads")
+def test_python_of_the_page_is_executed(
+    opened: Callable[..., Participant], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = Path(__file__).parents[2] / "docs" / "how-to" / "describe.md"
+    block = re.findall(r"^```python\n(.*?)^```$", text.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)[0]
+    monkeypatch.setattr(participant, "open_participant", lambda *_: opened())
+    exec(block, {})
+    assert f"2 of {N_PARCELS} parcels have a name" in capsys.readouterr().out
 
 
 def test_driven_effects_are_those_of_a_plain_loop(opened: Callable[..., Participant]) -> None:
