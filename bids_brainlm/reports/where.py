@@ -40,7 +40,7 @@ def where_panels(
         Those of `bids_brainlm.stages.where.MAPS`.
     """
     out = [_regions(table)]
-    for way, label in (("alone", "Specificity alone (nats)"), ("left_out", "Loss without it (nats)")):
+    for way, heading in TITLES.items():
         values, q = (np.asarray(maps[name], dtype=np.float64) for name in (way, f"{way}_q"))
         tested = bool(np.isfinite(q).any())
         told = (
@@ -49,7 +49,7 @@ def where_panels(
         shown = np.where(q <= FOUND, values, np.nan) if tested else values
         # A map without a value would show nothing but an empty brain.
         if np.isfinite(shown).any():
-            out += value_map(f"where{way.replace('_', '')}", shown, f"{TITLES[way]}: {label}", n_left, mask, told)
+            out += value_map(f"where{way.replace('_', '')}", shown, f"{heading}: specificity (nats)", n_left, mask, told)
     about = (
         "Gradient x input of the likelihood of the right texts, mean over them: positive where the response of a vertex made "
         "them likelier, to first order. It shows what this decoder leans on, and is not tested."
