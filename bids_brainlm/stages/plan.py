@@ -3,8 +3,8 @@
     [tune ->] estimate (one a run) -> parcellate (one a run)
                       \\-> train -> decode -> [information ->] evaluate
 
-    clean (one a run) -> train -> decode -> evaluate        [where] follows train, too
-                              \\-> [story]
+    clean (one a run) -> train -> decode -> evaluate
+                              \\-> [where], [story]
 
 A tuned estimator chooses from all runs first (`bids_brainlm.stages.tune`); the others have no such stage. Where words have times,
 series are cleaned instead, and whole stories may be reconstructed.
