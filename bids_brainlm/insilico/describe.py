@@ -276,17 +276,17 @@ def _description(
     settings: Settings,
 ) -> Description:
     said, measured = ways
-    reference, informed = ~(fit.p_value <= ALPHA), fit.q_value <= ALPHA
+    reference, informed = fit.p_value > ALPHA, fit.q_value <= ALPHA
     effects, high, other = said.effects(), said.standing(reference), measured.standing(reference)
+    of = effects[reference] if reference.sum() >= naming.FEWEST else effects
+    difference = (effects - of.mean(axis=0)) / settings.dose
     # Nothing tells which end of the main pattern is up, so it is the one that says the word that stands out most.
     largest = high[np.arange(len(high)), np.abs(high).argmax(axis=1)]
     sign = np.where((settings.pattern == "main") & (largest < 0), -1.0, 1.0)
-    high, other, effects = (sign[:, None] * values for values in (high, other, effects))
+    high, other, difference = (sign[:, None] * values for values in (high, other, difference))
     p_value, q_value = _tested(high, reference, informed)
     best, measured_best, atlas = high.argmax(axis=1), other.argmax(axis=1), participant.atlas
     every, words = np.arange(len(best)), np.array(vocabulary.words, dtype=object)
-    of = effects[reference] if reference.sum() >= naming.FEWEST else effects
-    difference = (effects - of.mean(axis=0)) / settings.dose
     columns = {
         "parcel": atlas.names,
         "n_vertices": np.bincount(atlas.labels[participant.scale(settings.fold) > 0], minlength=len(best) + 1)[1:],

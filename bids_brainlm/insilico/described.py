@@ -41,7 +41,7 @@ def verdict(found: Description) -> list[str]:
             "what driving them does to words is the noise of the decoder",
         ]
     lines = [f"{found.named.sum()} of {n} parcels have a name: what was said predicts their held-out responses (q <= {ALPHA:g})"]
-    n_reference = int((~(table["fit_p"] <= ALPHA)).sum())
+    n_reference = int((table["fit_p"] > ALPHA).sum())
     if n_reference < naming.FEWEST:
         return [*lines, f"words are not tested: {n_reference} reference parcels, {naming.FEWEST} are needed"]
     sure, same = (table["q_value"] <= ALPHA).sum(), (found.named & (table["same_word"] == "true")).sum()
@@ -70,7 +70,7 @@ def _tree(found: Description, participant: Participant, settings: Settings) -> d
     model = participant.models[settings.fold]
     with model.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    reference = np.array(participant.atlas.names)[~(found.table["fit_p"] <= ALPHA).to_numpy()]
+    reference = np.array(participant.atlas.names)[(found.table["fit_p"] > ALPHA).to_numpy()]
     return {
         "Model": model.name,
         "ModelDigest": digest,

@@ -58,6 +58,7 @@ DESCRIPTIONS = {
     "confusion": "Which categories are taken for each other.",
     "information": "What the brain adds to a model of the same texts without it, in bits.",
     "surprise": "Figures of merit by how much a text surprises the language model.",
+    "parcels": "Parcels in words: what the decoder says more often when they are driven.",
     "where": "Regions of the brain that a decoder reads.",
     "attention": "Attention of the language model to brain tokens.",
     "reconstruction": "Text of held-out stories from beginning to end, and texts by the language model alone.",
