@@ -41,6 +41,7 @@ from bids_brainlm.evaluation.surprise import SURPRISE_COLUMNS
 from bids_brainlm.evaluation.table import METRICS_COLUMNS
 from bids_brainlm.insilico.answers import ANSWER_COLUMNS
 from bids_brainlm.insilico.describe import PARCEL_COLUMNS
+from bids_brainlm.insilico.effects import CAPTION_COLUMNS, DOSE_COLUMNS, EFFECT_COLUMNS
 from bids_brainlm.io.cleaned import WORD_COLUMNS
 from bids_brainlm.registry import metrics, tokenizers
 from bids_brainlm.stages.decode import HISTORY_COLUMNS
@@ -311,6 +312,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "metric-list": metric_list,
     "asked": partial(_columns, ANSWER_COLUMNS, "name"),
     "parcels": partial(_columns, PARCEL_COLUMNS),
+    "stimulation": partial(_columns, EFFECT_COLUMNS),
+    "stimulation-doses": partial(_columns, DOSE_COLUMNS),
+    "stimulation-captions": partial(_columns, CAPTION_COLUMNS),
     "ratings": partial(_columns, RATINGS_COLUMNS),
     "rating-key": partial(_columns, KEY_COLUMNS),
     "rating-sheet": partial(_columns, SHEET_COLUMNS),

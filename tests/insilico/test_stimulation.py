@@ -13,13 +13,15 @@ import pandas as pd
 import pytest
 import torch
 
+from bids_brainlm.cli import companion
 from bids_brainlm.errors import LeakageError
 from bids_brainlm.evaluation.decoding import generate
+from bids_brainlm.insilico import participant as opening
 from bids_brainlm.insilico.captions import generation_of, say
 from bids_brainlm.insilico.effects import CAPTION_COLUMNS, DOSE_COLUMNS, EFFECT_COLUMNS
 from bids_brainlm.insilico.participant import Participant
 from bids_brainlm.insilico.reverse import likeness, reverse, subspace_of
-from bids_brainlm.insilico.sites import Site
+from bids_brainlm.insilico.sites import Site, halves
 from bids_brainlm.insilico.stimulated import write
 from bids_brainlm.insilico.stimulation import (
     Experiment,
@@ -37,7 +39,7 @@ from bids_brainlm.reports.insilico import page
 from bids_brainlm.stages.decoder import Decoder
 
 from .conftest import SCALE, V
-from .small import FACTS, participant
+from .small import ANIMAL, FACTS, participant
 
 HOW = Experiment(doses=(-1.0, 0.0, 2.0), trials=5, nulls=8, captions=2, batch_size=7)
 
@@ -180,3 +182,52 @@ def test_verdicts_say_when_nothing_could_be_found(found: Stimulation) -> None:
 def test_sites_of_one_name_are_refused(someone: Participant, found: Stimulation) -> None:
     with pytest.raises(ValueError, match="different names"):
         stimulate(someone, [*sites(), sites()[0]], found.words, None, HOW)
+
+
+@pytest.fixture
+def opens(someone: Participant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Participant:
+    """The participant is what any output folder holds; its facts are in ``facts.tsv`` here."""
+    rows = [f"s{i}\t{ANIMAL[i % 4]}\t{('park', 'park', 'fence', 'fence')[i % 4]}" for i in range(8)]
+    (tmp_path / "facts.tsv").write_text("\n".join(["stimulus\tanimal\tplace", *rows, ""]))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(opening, "open_participant", lambda *_, **__: someone)
+    return someone
+
+
+@pytest.mark.usefixtures("opens")
+def test_python_of_the_page_is_executed(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "stimulate.md").read_text("utf-8")
+    exec(re.findall(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)[0], {})
+    printed = capsys.readouterr().out
+    assert "slope" in printed
+    assert "no effect on the model" in printed
+
+
+def test_the_command_writes_what_it_names(opens: Participant, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call = ["stimulate", str(tmp_path), "--participant-label", "01", "--facts", "facts.tsv", "--top", "1"]
+    short = ["--trials", "3", "--nulls", "4", "--captions", "1", "--doses", "-1,0,1"]
+    assert companion.main([*call, *short, "--site", "contrast:animal=dog", "--site", "net=parcels:Vis*", "--reverse", "dog"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    named = [Path(line) for line in lines if line.startswith(str(tmp_path))]
+    assert len(named) == 11
+    assert all(path.is_file() for path in named)
+    assert named[-1] == opens.request.out_dir / "sub-01_stimulation.html"
+    reverse_sidecar = json.loads(next(path for path in named if path.name.endswith("desc-reverse_statmap.json")).read_text())
+    assert -1 <= reverse_sidecar["Words"][0]["LikenessToSite"] <= 1
+    # Trials of the localizer are not driven.
+    trials = set(json.loads(named[1].read_text())["Trials"])
+    assert not trials & set(opens.folds[0].examples.id[halves(opens)[0]])
+
+
+@pytest.mark.usefixtures("opens")
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        (["--site", "contrast:colour"], 2),
+        (["--site", "parcels:Vis*", "--doses", "1,1"], 2),
+        (["--site", "parcels:Vis*", "--reverse", "cow"], 2),
+        (["--site", "contrast:animal", "--localizer-runs", "1"], 65),
+    ],
+)
+def test_commands_that_make_no_sense_end(more: list[str], code: int, tmp_path: Path) -> None:
+    assert companion.main(["stimulate", str(tmp_path), "--participant-label", "01", "--facts", "facts.tsv", *more]) == code
