@@ -199,6 +199,7 @@ def summary(
     resources: Mapping[str, Any] | None = None,
     sampling: Sampling = Sampling(),  # noqa: B008 - frozen
     scores: TextScores | None = None,
+    telling: NDArray[np.bool_] | None = None,
 ) -> pd.DataFrame:
     """Every figure of one participant.
 
@@ -224,6 +225,8 @@ def summary(
     sampling : Sampling
     scores : mapping, optional
         `text_scores` of the same, where they are known already: some metrics ask a language model.
+    telling : (n,) bool, optional
+        Texts that are to tell every fact: captions, and not the answer to one question. All when absent.
 
     Returns
     -------
@@ -241,8 +244,11 @@ def summary(
         if metric.name in known:
             rows += _metric_rows(metric, predictions, known[metric.name], sampling)
     if facts is not None and any("facts" in metric.context for metric in metrics):
-        named = {name: facts.read(predictions.of(name).texts) for name in predictions.conditions}
-        rows += _facts_rows(facts, predictions, {**named, **(readouts or {})}, blocks, sampling)
+        whole = np.ones(len(true), dtype=np.bool_) if telling is None else telling
+        part = predictions.take(true.table["trial_id"][whole])
+        named = {name: facts.read(part.of(name).texts) for name in part.conditions}
+        named |= {name: labels[whole] for name, labels in (readouts or {}).items()}
+        rows += _facts_rows(facts, part, named, blocks[whole], sampling)
     return with_q(pd.DataFrame([dataclasses.asdict(row) for row in rows], columns=list(METRICS_COLUMNS)))
 
 

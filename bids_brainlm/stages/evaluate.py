@@ -51,7 +51,7 @@ from bids_brainlm.stages.examples import examples_of, splits_of
 from bids_brainlm.stages.facts import left_out_of, load_facts
 from bids_brainlm.stages.outputs import beh_path, describe, warning_marks
 from bids_brainlm.stages.pictures import pictures_of
-from bids_brainlm.stages.questions import write_questions
+from bids_brainlm.stages.questions import telling, write_questions
 from bids_brainlm.stages.reliability import write_reliability
 from bids_brainlm.stages.responses import load_trials
 
@@ -80,8 +80,9 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     sampling = Sampling(config.evaluate.bootstrap, seed=config.run.random_seed)
     runs = likelihoods.drop_duplicates("trial_id")["run"].to_numpy(str)
     informed = _informed(request, participant, trials.task, predictions) if config.evaluate.information else None
-    scores = text_scores(predictions, metrics, resources)
-    tables = [summary(predictions, metrics, evidence, facts, runs, readouts, identified, informed, resources, sampling, scores)]
+    scores, told = text_scores(predictions, metrics, resources), telling(folds)
+    settled = (runs, readouts, identified, informed, resources, sampling, scores, told)
+    tables = [summary(predictions, metrics, evidence, facts, *settled)]
     tables.append(diversity_rows(predictions, _learned(folds)))
     said = baseline_texts(request, folds)
     if said:
@@ -100,8 +101,8 @@ def evaluate(request: Request, *, participant: str) -> list[Path]:
     marks |= {"Judge": resources["judge"].report} if "judge" in resources else {}
     written = [write_tsv(path, table), describe(path, text, METRICS_COLUMNS, marks)]
     single = _single(predictions, evidence, informed, likelihoods)
-    written += _write_evidence(request, participant, trials.task, single, _of_true(scores, predictions, facts))
-    written += _write_effects(request, participant, trials.task, predictions, metrics, scores, facts)
+    written += _write_evidence(request, participant, trials.task, single, _of_true(scores, predictions, facts, told))
+    written += _write_effects(request, participant, trials.task, predictions, metrics, scores, facts, told)
     written += _write_confusion(request, participant, trials.task, scored, facts)
     asked = (predictions, metrics, evidence, resources, sampling, scores)
     written += write_questions(request, participant, trials.task, folds, *asked)
@@ -146,10 +147,17 @@ def _write_confusion(request: Request, participant: str, task: str, scored: Sequ
     return [write_tsv(path, pooled(parts)), describe(path, text, CONFUSION_COLUMNS, warning_marks(request.config))]
 
 
-def _of_true(scores: TextScores, predictions: Predictions, facts: Facts | None) -> dict[str, NDArray[np.float64]]:
+def _of_true(
+    scores: TextScores, predictions: Predictions, facts: Facts | None, told: NDArray[np.bool_]
+) -> dict[str, NDArray[np.float64]]:
     """Metric -> (n,) value of each text from a true brain."""
-    true, out = predictions.of("true"), {name: found["true"] for name, found in scores.items()}
-    return out if facts is None else out | {"facts": mean_known(facts.hits(facts.read(true.texts), true.stimuli))}
+    out = {name: found["true"] for name, found in scores.items()}
+    return out if facts is None else out | {"facts": _named(facts, predictions.of("true"), told)}
+
+
+def _named(facts: Facts, part: Predictions, told: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(n,) share of the facts that a text names; nan for one that is not to tell them all."""
+    return np.where(told, mean_known(facts.hits(facts.read(part.texts), part.stimuli)), np.nan)
 
 
 def _write_effects(
@@ -160,12 +168,13 @@ def _write_effects(
     metrics: Sequence[Metric],
     scores: TextScores,
     facts: Facts | None,
+    told: NDArray[np.bool_],
 ) -> list[Path]:
     """Sizes of effects, and noise ceilings where stimuli repeat."""
     parts = {name: predictions.of(name) for name in predictions.conditions if name != "none"}
     found = {"nll": {name: part.nll for name, part in parts.items()}, **scores}
     if facts is not None:
-        found["facts"] = {name: mean_known(facts.hits(facts.read(part.texts), part.stimuli)) for name, part in parts.items()}
+        found["facts"] = {name: _named(facts, part, told) for name, part in parts.items()}
     lower = {"nll", *(metric.name for metric in metrics if metric.direction == "lower")}
     true, settings = predictions.of("true"), request.config
     table = effects_table(found, lower, true.groups, true.stimuli, settings.evaluate.bootstrap, settings.run.random_seed)

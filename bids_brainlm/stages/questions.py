@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bids_brainlm.config import Request
 from bids_brainlm.core.questions import habits, seen
@@ -30,6 +31,13 @@ def asked_of(folds: Sequence[Split]) -> Asked:
         known += seen(test, trained).tolist()
         usual += habits(test, trained)
     return Asked(np.array(category, dtype=np.str_), np.array(known, dtype=np.bool_), usual)
+
+
+def telling(folds: Sequence[Split]) -> NDArray[np.bool_]:
+    """(n,) bool, in the order of the predictions: texts that are to tell all facts, captions where there are any, else all."""
+    kinds = np.array([split.examples.prompts[i].category for split in folds for i in split.test], dtype=np.str_)
+    captions = np.isin(kinds, ("", CAPTION))
+    return captions if captions.any() else np.ones_like(captions)
 
 
 def write_questions(

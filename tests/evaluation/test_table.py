@@ -157,6 +157,19 @@ def test_several_factors_have_a_row_each() -> None:
     assert rows["facts_article", "none"] == 1.0
 
 
+def test_facts_are_those_of_the_texts_that_are_to_tell_them(facts: Facts) -> None:
+    """Every second text answers a question; what it says of the animal counts for nothing, whoever says it."""
+    telling = np.arange(N) % 2 == 0
+    table = frame()
+    table.loc[table["trial_id"].isin([f"t{i}" for i in np.flatnonzero(~telling)]), "text_pred"] = "red"
+    named = np.where(telling[:, None], ANIMALS[:, None], "red")
+    settled = {"readouts": {"ridge": named}, "telling": telling, "sampling": QUICK}
+    rows = summary(Predictions(table), chosen(["facts"]), facts=facts, **settled).set_index(["metric", "condition"])
+    assert rows["value"]["facts", "true"] == rows["value"]["facts", "ridge"] == 1.0
+    assert rows["n"]["facts", "true"] == telling.sum()
+    assert rows["value"]["facts", "none"] == np.mean(ANIMALS[telling] == "dog")
+
+
 def test_phenotype_is_one_row_a_participant() -> None:
     made = Predictions(frame())
     one = summary(made, chosen(["exact"]), evidence_of(made), sampling=QUICK)
