@@ -30,6 +30,9 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.option("--texts", "n_texts", type=click.IntRange(min=2), default=96, help="Training texts whose probability is measured.")
 @click.option("--least-uses", type=click.IntRange(min=1), default=10, help="Fewest training examples that use a word.")
 @click.option(
+    "--captions", "n_captions", type=click.IntRange(min=0), default=4, help="Test trials that texts are generated from."
+)
+@click.option(
     "--embeddings",
     default="",
     metavar="DIR",

@@ -30,6 +30,7 @@ from bids_brainlm.errors import InputError
 from bids_brainlm.evaluation.multiplicity import false_discovery_q
 from bids_brainlm.evaluation.statistics import ALPHA
 from bids_brainlm.insilico import encoding, naming
+from bids_brainlm.insilico.captions import generation_of, say
 from bids_brainlm.insilico.drive import driven
 from bids_brainlm.insilico.participant import Participant
 from bids_brainlm.language.limits import shortened
@@ -52,6 +53,8 @@ PARCEL_COLUMNS = {
     "p_value": "How often any word stands as high in a reference parcel; n/a with fewer than 10 of them.",
     "q_value": "False discovery rate (Benjamini-Hochberg) over the words of all parcels with a name.",
     "stability": "Share of bootstrap samples of base trials and texts in which that word is the best one.",
+    "said": "By how much more often texts generated from test trials have that word when the pattern is added than when it is "
+    "taken away: difference of two shares; n/a without a name.",
     "fit_r": "Correlation, over trials and vertices, of held-out training responses with what an encoding model predicts.",
     "fit_p": "That it is above 0, by exchanges of responses within runs.",
     "fit_q": "False discovery rate of fit_p over parcels.",
@@ -81,6 +84,8 @@ class Settings:
         Training texts whose log-probability is measured.
     least_uses : int
         Fewest training examples that use a word.
+    n_captions : int
+        Held-out trials that texts are generated from, in parcels with a name; 0 for none.
     n_bootstrap, n_permutations : int
     seed : int
     fold : int
@@ -93,6 +98,7 @@ class Settings:
     n_trials: int = 10
     n_texts: int = 96
     least_uses: int = 10
+    n_captions: int = 4
     n_bootstrap: int = 200
     n_permutations: int = 5000
     seed: int = 0
@@ -162,7 +168,9 @@ def describe(participant: Participant, settings: Settings | None = None) -> Desc
         raise InputError(str(error), path, expected="training texts that differ in words") from error
     said = _driven(participant, training, vocabulary, pattern, given)
     measured = _measured(participant.test(given.fold), features, atlas, vocabulary, pattern)
-    return _description(participant, vocabulary, (said, measured), fit, pattern, given)
+    found = _description(participant, vocabulary, (said, measured), fit, pattern, given)
+    table = found.table.assign(said=_said(participant, found, given))
+    return dataclasses.replace(found, table=table[list(PARCEL_COLUMNS)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,9 +315,23 @@ def _description(
         "agreement": naming.agreement(high, other),
         "same_word": np.where(best == measured_best, "true", "false"),
     }
-    table = pd.DataFrame({name: columns[name] for name in PARCEL_COLUMNS})
     on_vertices = np.concatenate([[0.0], sign])[atlas.labels].astype(np.float32)
-    return Description(table, vocabulary, difference, high, other, pattern * on_vertices, atlas)
+    return Description(pd.DataFrame(columns), vocabulary, difference, high, other, pattern * on_vertices, atlas)
+
+
+def _said(participant: Participant, found: Description, settings: Settings) -> Array:
+    """(P,) by how much more often generated texts have the name of a parcel when it is driven up than when down."""
+    out, chosen = np.full(len(found.table), np.nan), np.flatnonzero(found.named)
+    if not settings.n_captions:
+        return out
+    bases = _bases(participant.test(settings.fold), dataclasses.replace(settings, n_trials=settings.n_captions))
+    decoder, how = participant.decoder(settings.fold), generation_of(participant.request.config)
+    doses, best = (-settings.dose, settings.dose), found.driven.argmax(axis=1)
+    for parcel in chosen:
+        (texts,) = say(decoder, bases, found.pattern * (found.atlas.labels == parcel + 1), doses, how)
+        less, more = (found.vocabulary.uses(own)[:, best[parcel]].mean() for own in texts)
+        out[parcel] = more - less
+    return out
 
 
 def _tested(found: Array, reference: Bools, informed: Bools) -> tuple[Array, Array]:

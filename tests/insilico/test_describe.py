@@ -36,7 +36,7 @@ N_PARCELS, SIZE, N_RUNS, PER_RUN = 24, 3, 6, 27
 PLANTED = {2: "dog", 5: "beach"}
 """Parcels that answer to a word."""
 
-QUICK = Settings(n_trials=3, n_texts=9, n_bootstrap=20, n_permutations=499)
+QUICK = Settings(n_trials=3, n_texts=9, n_bootstrap=20, n_permutations=499, n_captions=0)
 
 
 def _examples(signal: float) -> Examples:
@@ -116,6 +116,21 @@ def test_parcels_are_named_by_the_words_planted_there(opened: Callable[..., Part
     words = found.maps()["word"].reshape(N_PARCELS, SIZE)
     assert [found.vocabulary.words[int(words[parcel, 0]) - 1] for parcel in PLANTED] == list(PLANTED.values())
     assert np.flatnonzero(words.any(axis=1)).tolist() == sorted(PLANTED)
+
+
+@pytest.mark.usefixtures("reads")
+def test_generated_texts_are_counted_in_parcels_with_a_name(
+    opened: Callable[..., Participant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def say(_: Any, bases: Examples, pattern: Any, doses: Any, how: Any) -> Any:
+        word = PLANTED[int(np.abs(pattern).argmax()) // SIZE]
+        assert list(doses) == [-1, 1]
+        # Driven up, all say it; driven down, one of the four does.
+        return [[[f"a {word}", "a", "a", "a"], [f"a {word}"] * len(bases)]]
+
+    monkeypatch.setattr(module, "say", say)
+    table = describe(opened(), dataclasses.replace(QUICK, n_captions=4)).table
+    assert table["said"].dropna().to_dict() == dict.fromkeys(PLANTED, 0.75)
 
 
 @pytest.mark.usefixtures("reads")
