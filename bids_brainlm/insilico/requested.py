@@ -51,12 +51,9 @@ def _sites(text: str, participant: Participant, facts: Facts | None, localizer: 
     if kind == "vertices":
         return (from_vertices(name or path.stem, path, participant),)
     maps = from_maps(path, participant)
-    prefix = f"{name}/" if name and len(maps) > 1 else name
+    names = {own: own if not name else name if len(maps) == 1 else f"{name}/{own}" for own in maps}
     return tuple(
-        cut_from(
-            (prefix if len(maps) == 1 and prefix else f"{prefix}{own}"), values, cut, participant, f"map {own} of {path.name}"
-        )
-        for own, values in maps.items()
+        cut_from(names[own], values, cut, participant, f"map {own} of {path.name}", fold) for own, values in maps.items()
     )
 
 

@@ -196,10 +196,8 @@ def contrasts(
     if few:
         what = f"fewer than two localizer trials show {', '.join(few)}"
         raise InputError(what, participant.trials.path, expected="two or more of each value and of the others")
-    return tuple(
-        cut_from(label, maps[label], cut, participant, f"t of {label} against other values of {factor}, {index.size} trials")
-        for label in wanted
-    )
+    about = f"against other values of {factor}, {index.size} trials"
+    return tuple(cut_from(label, maps[label], cut, participant, f"t of {label} {about}", fold) for label in wanted)
 
 
 def contrast_maps(examples: Examples, index: Ints, labels: NDArray[np.str_], scale: Floats) -> dict[str, Floats]:
@@ -249,7 +247,7 @@ def _welch(one: tuple[Any, Any, float], other: tuple[Any, Any, float]) -> Floats
     return np.asarray(np.divide(mean[0] - mean[1], spread, out=np.zeros_like(spread), where=spread > 1e-9), dtype=np.float32)
 
 
-def cut_from(name: str, values: Floats, cut: Cut, participant: Participant, about: str) -> Site:
+def cut_from(name: str, values: Floats, cut: Cut, participant: Participant, about: str, fold: int = 0) -> Site:
     """1 in the vertices of a map that pass, 0 elsewhere.
 
     Raises
@@ -257,7 +255,7 @@ def cut_from(name: str, values: Floats, cut: Cut, participant: Participant, abou
     InputError
         When none does.
     """
-    allowed = np.isfinite(values) & (participant.scale() > 0) & _within(participant.atlas, cut.within)
+    allowed = np.isfinite(values) & (participant.scale(fold) > 0) & _within(participant.atlas, cut.within)
     passed = allowed & (values > cut.threshold)
     if cut.top:
         order = np.flatnonzero(allowed)[np.argsort(-values[allowed], kind="stable")[: cut.top]]

@@ -112,6 +112,8 @@ class Stimulation:
         # With one word found a site, q is p times the number of words.
         fewest, wanted = int(self.effects["n_null"].min()), int(np.ceil(len(self.words) / level)) - 1
         few = f" Only {fewest} null patches for some site; to find one word a site takes {wanted}." if fewest < wanted else ""
+        if not fewest and self.effects["n_null"].max() == 0:
+            return ("There are no null patches, so nothing is tested.",)
         if raised.empty and lowered.empty:
             return (
                 f"Driving these sites changes no word more than null patches do (q <= {level:g}): no effect on the model.{few}",

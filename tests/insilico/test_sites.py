@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from bids_brainlm.errors import ConfigError, InputError, LeakageError
 from bids_brainlm.insilico.participant import Participant
 from bids_brainlm.insilico.requested import sites_from, vocabulary_from
 from bids_brainlm.insilico.sites import Cut, contrast_maps, contrasts, from_maps, halves, in_runs, independent
+from bids_brainlm.io.maps import save_volume, write_hemispheres
+from bids_brainlm.io.surfaces import Geometry, Volume
 from bids_brainlm.stages.decoder import Decoder
 
 from .conftest import LABELS, SCALE, V
@@ -113,3 +116,31 @@ def test_words_are_what_is_asked_for() -> None:
             vocabulary_from([wrong], FACTS)
     with pytest.raises(ConfigError, match="no words"):
         vocabulary_from([], None)
+
+
+def test_maps_of_two_hemispheres_are_read_from_either(someone: Participant, tmp_path: Path) -> None:
+    someone.__dict__["trials"] = dataclasses.replace(someone.trials, geometry=Geometry("fsaverage", "", V // 2, V))
+    rows = np.arange(2 * V, dtype=np.float32).reshape(2, V)
+    paths = write_hemispheres(tmp_path, {"sub": "01", "desc": "x"}, rows, V // 2, ["one", "two"], "NIFTI_INTENT_ESTIMATE")
+    for path in paths:
+        found = from_maps(path, someone)
+        assert list(found) == ["one", "two"]
+        np.testing.assert_array_equal(np.stack(list(found.values())), rows)
+    other = tmp_path / "lone.func.gii"
+    other.write_bytes(paths[0].read_bytes())
+    with pytest.raises(InputError, match="which hemisphere"):
+        from_maps(other, someone)
+    write_hemispheres(tmp_path, {"sub": "02", "desc": "x"}, rows[:, :6], 3, ["one", "two"], "NIFTI_INTENT_ESTIMATE")
+    with pytest.raises(InputError, match="another surface"):
+        from_maps(tmp_path / "sub-02_hemi-L_desc-x_statmap.func.gii", someone)
+
+
+def test_maps_of_a_volume_lie_on_its_grid(someone: Participant, tmp_path: Path) -> None:
+    volume = Volume(np.eye(4), (3, 3, 2), np.arange(3, 15))
+    someone.__dict__["trials"] = dataclasses.replace(someone.trials, geometry=Geometry("T1w", "", V, V, volume))
+    rows = np.random.default_rng(0).standard_normal((2, V)).astype(np.float32)
+    found = from_maps(save_volume(tmp_path / "m.nii.gz", rows, volume), someone)
+    np.testing.assert_array_equal(np.stack(list(found.values())), rows)
+    shifted = Volume(np.diag([2.0, 1, 1, 1]), volume.shape, volume.index)
+    with pytest.raises(InputError, match="grid of the responses"):
+        from_maps(save_volume(tmp_path / "s.nii.gz", rows, shifted), someone)

@@ -179,6 +179,15 @@ def test_verdicts_say_when_nothing_could_be_found(found: Stimulation) -> None:
     assert f"Only {found.effects['n_null'].min()} null patches" in few[0]
 
 
+def test_without_null_patches_nothing_is_said_to_be_null(someone: Participant, found: Stimulation) -> None:
+    how = Experiment(doses=(0.0, 1.0), trials=2, nulls=0, captions=0)
+    untested = stimulate(someone, sites(), found.words, None, how)
+    assert untested.verdict() == ("There are no null patches, so nothing is tested.",)
+    assert untested.effects[["p_raised", "q_raised", "null_mean"]].isna().all(axis=None)
+    assert untested.captions.empty
+    assert "nothing is tested" in page(untested, someone)
+
+
 def test_sites_of_one_name_are_refused(someone: Participant, found: Stimulation) -> None:
     with pytest.raises(ValueError, match="different names"):
         stimulate(someone, [*sites(), sites()[0]], found.words, None, HOW)
