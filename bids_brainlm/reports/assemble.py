@@ -1,8 +1,8 @@
-"""Reports from whatever files are there: ``sub-XX.html``, ``group.html``, figures, method text and the table of the group."""
+"""The report of a participant from whatever files are there: ``sub-XX.html``, figures and method text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,9 @@ import pandas as pd
 
 from bids_brainlm import __version__
 from bids_brainlm.config import Outcome, Request, to_toml
-from bids_brainlm.errors import BrainLMError, MissingInputError
-from bids_brainlm.evaluation.group import GROUP_COLUMNS, over_participants
-from bids_brainlm.evaluation.table import METRICS_COLUMNS, Predictions, phenotype, primary_of
-from bids_brainlm.io.files import atomic_write, read_json, read_tsv, write_json, write_text, write_tsv
+from bids_brainlm.errors import BrainLMError
+from bids_brainlm.evaluation.table import Predictions, primary_of
+from bids_brainlm.io.files import atomic_write, read_json, read_tsv, write_text
 from bids_brainlm.io.maps import read_maps
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.reports import panels
@@ -24,13 +23,14 @@ from bids_brainlm.reports.estimation import estimation_panels, words
 from bids_brainlm.reports.facts import estimates_of, estimation_of, facts_of, geometry_of, n_permutations, trials_of
 from bids_brainlm.reports.heard import read_runs
 from bids_brainlm.reports.methods import MethodFacts, bibliography, method_text
-from bids_brainlm.reports.page import GroupContent, PageContent, group_page, participant_page
+from bids_brainlm.reports.page import PageContent, participant_page
 from bids_brainlm.reports.panels import Panel
-from bids_brainlm.reports.sheets import Sheet, controls_sheet, effects_sheet, group_sheet, questions_sheet
-from bids_brainlm.reports.stories import read_group, read_stories
+from bids_brainlm.reports.sheets import Sheet, controls_sheet, effects_sheet, questions_sheet
+from bids_brainlm.reports.stories import read_stories
+from bids_brainlm.reports.tables import as_numbers, dataset_name, metrics_sidecar, read_table
 from bids_brainlm.reports.turning import Turning, turning
 from bids_brainlm.reports.where import CONTRIBUTION, where_panels
-from bids_brainlm.stages.outputs import MARKS, describe, find_beh, find_models, find_reliability, find_where
+from bids_brainlm.stages.outputs import MARKS, find_beh, find_models, find_reliability, find_where
 from bids_brainlm.stages.responses import atlas_of
 
 TABLES = ("decoded", "metrics", "training")
@@ -50,8 +50,8 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
     outcome : Outcome
         Its errors become the first lines.
     """
-    tables = {desc: _table(find_beh(request, participant, desc)) for desc in TABLES}
-    summary = None if tables["metrics"] is None else _numbers(tables["metrics"])
+    tables = {desc: read_table(find_beh(request, participant, desc)) for desc in TABLES}
+    summary = None if tables["metrics"] is None else as_numbers(tables["metrics"])
     sidecars = [read_json(path) for path in find_models(request, participant)]
     facts = facts_of(request, participant, tables, sidecars)
     estimates, trials = estimates_of(request, participant), trials_of(request, participant)
@@ -59,7 +59,7 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
     groups = _panels(request, participant, tables)
     single = {desc: _single(request, participant, desc) for desc in SINGLE}
     groups["abstain"] = _abstain(single["coverage"], summary)
-    marks = _marks(request, participant) | {key: True for key in MARKS if any(item.get(key) for item in sidecars)}
+    marks = metrics_sidecar(request, participant) | {key: True for key in MARKS if any(item.get(key) for item in sidecars)}
     stories = read_stories(request, participant)
     groups["stories"] = () if stories is None or stories.figure is None else (stories.figure,)
     groups["estimation"] = () if estimation is None else estimation_panels(estimation, *_place(estimation.geometry))
@@ -68,7 +68,7 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
     decoded = find_beh(request, participant, "decoded")
     page = PageContent(
         title=f"sub-{participant}",
-        dataset=_name(request.bids_dir),
+        dataset=dataset_name(request.bids_dir),
         version=__version__,
         doubts=doubts_of(summary, tables["decoded"], marks),
         errors=outcome.errors,
@@ -101,7 +101,7 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
 
 def write_boilerplate(request: Request, participant: str) -> Path:
     """Write the method text of a participant and its references, from the settings and whatever outputs are there."""
-    tables = {desc: _table(find_beh(request, participant, desc)) for desc in TABLES}
+    tables = {desc: read_table(find_beh(request, participant, desc)) for desc in TABLES}
     sidecars = [read_json(path) for path in find_models(request, participant)]
     return _write_method_text(request, participant, facts_of(request, participant, tables, sidecars))
 
@@ -111,93 +111,6 @@ def _write_method_text(request: Request, participant: str, facts: MethodFacts) -
     return write_text(request.out_dir / "logs" / f"sub-{participant}_CITATION.md", method_text(facts))
 
 
-def write_group(request: Request, labels: Sequence[str]) -> dict[str, str]:
-    """Write ``phenotype/decodingmetrics.tsv``, ``group.tsv`` and ``group.html`` from what the participants wrote.
-
-    Parameters
-    ----------
-    request : Request
-    labels : sequence of str
-        Participants that are to be in it.
-
-    Returns
-    -------
-    dict of str to str
-        Participant without results -> what is missing.
-
-    Raises
-    ------
-    MissingInputError
-        When no participant has a metrics table.
-    """
-    found = {who: _table(find_beh(request, who, "metrics")) for who in labels}
-    summaries = {f"sub-{who}": _numbers(table) for who, table in found.items() if table is not None}
-    missing = [f"sub-{who}" for who, table in found.items() if table is None]
-    if not summaries:
-        raise MissingInputError("no participant has metrics", request.out_dir, remedy="run the participant level first")
-    tests = {who: primary_of(table, n_permutations(request, who[4:])) for who, table in summaries.items()}
-    table = phenotype(summaries)
-    path = request.out_dir / "phenotype" / "decodingmetrics.tsv"
-    write_tsv(path, table)
-    doubtful = _doubtful(request, summaries)
-    marks = {**dict.fromkeys(doubtful, True), "Warning": " ".join(doubtful.values())} if doubtful else {}
-    write_json(path.with_suffix(".json"), marks | _phenotype_columns(list(table.columns)))
-    together = over_participants(summaries, seed=request.config.run.random_seed)
-    write_tsv(request.out_dir / "group.tsv", together)
-    tested = f"Figures of {len(summaries)} participants together; tests flip the signs of whole participants."
-    describe(request.out_dir / "group.tsv", tested, GROUP_COLUMNS, {**marks, "WithoutResults": missing})
-    panel = panels.group(summaries)
-    page = GroupContent(
-        title="Group",
-        dataset=_name(request.bids_dir),
-        version=__version__,
-        doubts=(*doubtful.values(), *_doubts(request, summaries)),
-        warnings=(f"without results: {', '.join(missing)}",) if missing else (),
-        overview=(("Participants", str(len(summaries))), ("Output", request.out_dir.name)),
-        metrics=(panel,),
-        sheets=tuple(filter(None, (group_sheet(together),))),
-        stories=read_group(request, [who.removeprefix("sub-") for who in summaries]),
-        methods=method_text(
-            MethodFacts(
-                version=__version__, metrics=request.config.evaluate.metrics, n_permutations=request.config.decode.permutations
-            )
-        ),
-        settings=to_toml(request.config),
-        tests={who: test for who, test in tests.items() if test is not None},
-        pages={who: f"{who}.html" for who in summaries if (request.out_dir / f"{who}.html").is_file()},
-    )
-    write_text(request.out_dir / "group.html", group_page(page))
-    hint = "remedy: run the participant level for it; its log says how it ended"
-    return {who[4:]: f"no results of {who}: {request.out_dir / who} ({hint})" for who in missing}
-
-
-def _doubtful(request: Request, summaries: Mapping[str, pd.DataFrame]) -> dict[str, str]:
-    """What was made wrong on purpose, and whose: key of sidecars -> what it means."""
-    paths = {who: find_beh(request, who.removeprefix("sub-"), "metrics") for who in summaries}
-    sidecars = {who: read_json(path.with_suffix(".json")) for who, path in paths.items() if path is not None}
-    found = {key: [who for who, tree in sidecars.items() if tree.get(key)] for key in MARKS}
-    return {key: f"{', '.join(whose)}: {MARKS[key]}" for key, whose in found.items() if whose}
-
-
-def _doubts(request: Request, summaries: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Doubts about each participant, but for what was made wrong on purpose."""
-    out = []
-    for who, table in summaries.items():
-        label = who.removeprefix("sub-")
-        marks = _marks(request, label) | dict.fromkeys(MARKS, False)
-        out += [f"{who}: {doubt}" for doubt in doubts_of(table, _table(find_beh(request, label, "decoded")), marks)]
-    return out
-
-
-def _table(path: Path | None) -> pd.DataFrame | None:
-    return None if path is None else read_tsv(path)
-
-
-def _numbers(summary: pd.DataFrame) -> pd.DataFrame:
-    numeric = [name for name in METRICS_COLUMNS if name not in ("metric", "condition")]
-    return summary.assign(**{name: pd.to_numeric(summary[name], errors="coerce") for name in numeric})
-
-
 def _panels(request: Request, participant: str, tables: dict[str, Any]) -> dict[str, tuple[Panel, ...]]:
     out: dict[str, tuple[Panel, ...]] = {"metrics": (), "where": (), "quality": (), "parcels": (), "training": ()}
     if tables["training"] is not None:
@@ -205,7 +118,7 @@ def _panels(request: Request, participant: str, tables: dict[str, Any]) -> dict[
         numeric = {name: pd.to_numeric(history[name], errors="coerce") for name in history if name != "phase"}
         out["training"] = (panels.training(history.assign(**numeric)),)
     if tables["metrics"] is not None:
-        out["metrics"] = (panels.metrics(_numbers(tables["metrics"])), *_surprise(request, participant, tables["metrics"]))
+        out["metrics"] = (panels.metrics(as_numbers(tables["metrics"])), *_surprise(request, participant, tables["metrics"]))
     geometry = geometry_of(request, participant)
     maps = find_reliability(request, participant)
     if maps is not None:
@@ -223,7 +136,7 @@ def _panels(request: Request, participant: str, tables: dict[str, Any]) -> dict[
 
 def _where(request: Request, participant: str) -> tuple[Panel, ...]:
     """Where in the brain, where that was asked for."""
-    table, path = _table(find_beh(request, participant, "where")), find_where(request, participant)
+    table, path = read_table(find_beh(request, participant, "where")), find_where(request, participant)
     if table is None or path is None:
         return ()
     maps, geometry = read_maps(path)
@@ -240,7 +153,7 @@ def _surprise(request: Request, participant: str, metrics: pd.DataFrame) -> tupl
     table = read_tsv(path)
     numbers = table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in table if name != "measure"})
     trained = bool(read_json(path.with_suffix(".json")).get("LanguageModelTrained"))
-    return (panels.surprise(numbers, _numbers(metrics), trained),)
+    return (panels.surprise(numbers, as_numbers(metrics), trained),)
 
 
 def _quality(path: Path) -> tuple[Panel, ...]:
@@ -269,11 +182,6 @@ def _write_panel(out_dir: Path, who: str, panel: Panel) -> None:
         partial.write_bytes(panel.image)
 
 
-def _name(bids_dir: Path) -> str:
-    path = bids_dir / "dataset_description.json"
-    return str(read_json(path).get("Name", bids_dir.name)) if path.is_file() else bids_dir.name
-
-
 def _overview(request: Request, facts: MethodFacts, sidecars: list[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
     waste = sidecars[0]["PaddingWaste"] if sidecars else None
     where = f"{facts.space} {facts.density}".strip()
@@ -295,18 +203,9 @@ def _overview(request: Request, facts: MethodFacts, sidecars: list[dict[str, Any
     return tuple((name, text) for name, text in rows if text.strip())
 
 
-def _phenotype_columns(columns: list[str]) -> dict[str, Any]:
-    tree: dict[str, Any] = {"MeasurementToolMetadata": {"Description": f"bids_brainlm {__version__}"}}
-    for name in columns:
-        metric, _, condition = name.rpartition("_")
-        texts = {"participant_id": "Participant.", "p_value": "p of the primary test.", "n_texts": "Number of decoded texts."}
-        tree[name] = {"Description": texts.get(name, f"{metric or name}, condition {condition}.")}
-    return tree
-
-
 def _single(request: Request, participant: str, desc: str) -> pd.DataFrame | None:
     """A table whose columns of numbers are numbers, if it is there."""
-    table = _table(find_beh(request, participant, desc))
+    table = read_table(find_beh(request, participant, desc))
     if table is None:
         return None
     numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in table}
@@ -322,12 +221,6 @@ def _abstain(coverage: pd.DataFrame | None, summary: pd.DataFrame | None) -> tup
     curve = None if coverage is None else coverage_panel(coverage)
     unseen = None if summary is None else zero_shot_panel(summary)
     return tuple(panel for panel in (curve, unseen) if panel is not None)
-
-
-def _marks(request: Request, participant: str) -> dict[str, Any]:
-    """Sidecar of the metrics table."""
-    path = find_beh(request, participant, "metrics")
-    return {} if path is None else dict(read_json(path.with_suffix(".json")))
 
 
 def _turning(request: Request, participant: str) -> Turning | None:
@@ -351,7 +244,7 @@ def _provenance(request: Request, sidecars: list[dict[str, Any]]) -> tuple[tuple
     path, model = request.bids_dir / "dataset_description.json", sidecars[0]["LanguageModel"]
     told = read_json(path) if path.is_file() else {}
     rows = [
-        ("Dataset", f"{_name(request.bids_dir)} (BIDS {told.get('BIDSVersion', 'version not known')})"),
+        ("Dataset", f"{dataset_name(request.bids_dir)} (BIDS {told.get('BIDSVersion', 'version not known')})"),
         ("DOI of the dataset", str(told.get("DatasetDOI", ""))),
         ("Language model", f"{Path(model['name']).name}, {model['revision']}"),
         ("Decoders", "one" if len(sidecars) == 1 else f"{len(sidecars)}, one a fold"),

@@ -84,7 +84,7 @@ def run_group(request: Request) -> list[Outcome]:
     list of Outcome
         One a participant; those without results have an error.
     """
-    from bids_brainlm.reports.assemble import write_group
+    from bids_brainlm.reports.group import write_group
 
     _init(request)
     record = Record(request)

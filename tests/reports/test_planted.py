@@ -17,8 +17,9 @@ from bids_brainlm.evaluation.evidence import EVIDENCE_COLUMNS, coverage
 from bids_brainlm.evaluation.matrix import Evidence
 from bids_brainlm.evaluation.metrics import chosen
 from bids_brainlm.evaluation.table import Informed, Predictions, Sampling, summary
-from bids_brainlm.io.files import write_json, write_tsv
-from bids_brainlm.reports.assemble import write_group, write_participant
+from bids_brainlm.io.files import read_tsv, write_json, write_tsv
+from bids_brainlm.reports.assemble import write_participant
+from bids_brainlm.reports.group import write_group
 from bids_brainlm.stages.outputs import WRITER
 
 N, K = 24, 199
@@ -141,3 +142,30 @@ def test_figures_of_all_participants_are_in_the_report_of_the_group(out: Path) -
     rows = (out / "group.tsv").read_text("utf-8").splitlines()[1:]
     part = page.partition("All participants together</h3>")[2].partition("</table>")[0]
     assert part.count('<th scope="row">') == len(rows) > 2
+
+
+def test_participants_of_another_output_folder_are_gathered_under_its_name(out: Path, tmp_path: Path) -> None:
+    """Two folders are one group of seven, whose figures are those of all; the dataset's own table keeps its own."""
+    config = load("cortext-small")
+    given = {"bids_dir": tmp_path, "work_dir": tmp_path, "level": "group", "participants": (), "config": config}
+    strange = tmp_path / "fmriprep"
+    strange.mkdir()
+    request = Request(out_dir=tmp_path / "out", derivatives={"first": out, "fmriprep": strange}, **given)
+    for name in ("a", "b"):
+        write(request, name, predictions(), informed(False), {})
+    assert write_group(request, ["a", "b", "absent"]).keys() == {"absent"}
+    own = read_tsv(tmp_path / "out" / "phenotype" / "decodingmetrics.tsv")
+    assert list(own["participant_id"]) == ["sub-a", "sub-b"]
+    group = read_tsv(tmp_path / "out" / "group.tsv").set_index(["metric", "condition"])
+    values = [summary_of(folder, name) for folder, names in ((tmp_path / "out", "ab"), (out, CASES)) for name in names]
+    primary = ("nll_permuted_minus_true", "true")
+    assert int(group["n"][primary]) == len(values) == 7
+    assert float(group["gain"][primary]) == pytest.approx(np.mean([float(table["value"][primary]) for table in values]))
+    page = (tmp_path / "out" / "group.html").read_text("utf-8")
+    assert "first sub-leaky: " in page
+    assert 'href="../' in page
+
+
+def summary_of(folder: Path, name: str) -> pd.DataFrame:
+    (path,) = (folder / f"sub-{name}" / "beh").glob("*_desc-metrics_beh.tsv")
+    return read_tsv(path).set_index(["metric", "condition"])

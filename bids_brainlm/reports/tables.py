@@ -1,0 +1,36 @@
+"""Tables and sidecars of an output folder, as reports read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bids_brainlm.config import Request
+from bids_brainlm.evaluation.table import METRICS_COLUMNS
+from bids_brainlm.io.files import read_json, read_tsv
+from bids_brainlm.stages.outputs import find_beh
+
+
+def read_table(path: Path | None) -> pd.DataFrame | None:
+    """A TSV file, if there is one."""
+    return None if path is None else read_tsv(path)
+
+
+def as_numbers(summary: pd.DataFrame) -> pd.DataFrame:
+    """A metrics table whose figures are numbers."""
+    numeric = [name for name in METRICS_COLUMNS if name not in ("metric", "condition")]
+    return summary.assign(**{name: pd.to_numeric(summary[name], errors="coerce") for name in numeric})
+
+
+def metrics_sidecar(request: Request, participant: str) -> dict[str, Any]:
+    """What stands beside the metrics table of a participant; empty without one."""
+    path = find_beh(request, participant, "metrics")
+    return {} if path is None else dict(read_json(path.with_suffix(".json")))
+
+
+def dataset_name(bids_dir: Path) -> str:
+    """What a dataset calls itself, else its folder's name."""
+    path = bids_dir / "dataset_description.json"
+    return str(read_json(path).get("Name", bids_dir.name)) if path.is_file() else bids_dir.name
