@@ -17,7 +17,7 @@ from bids_brainlm.io.files import write_tsv
 from bids_brainlm.io.maps import write_maps
 from bids_brainlm.stages.outputs import beh_path, describe, warning_marks
 
-SHOWN = ("parcel", "name", "difference", "q_value", "stability", "fit_r", "fit_q", "measured_word", "agreement")
+SHOWN = ("parcel", "name", "difference", "q_value", "stability", "said", "fit_r", "fit_q", "measured_word", "agreement")
 """Columns that are printed."""
 
 ABOUT = (
