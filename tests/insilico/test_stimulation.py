@@ -35,7 +35,8 @@ from bids_brainlm.insilico.stimulation import (
 )
 from bids_brainlm.insilico.training_range import training_range
 from bids_brainlm.io.files import read_tsv
-from bids_brainlm.reports.insilico import page
+from bids_brainlm.io.surfaces import Geometry, Volume
+from bids_brainlm.reports.insilico import map_panel, page
 from bids_brainlm.stages.decoder import Decoder
 
 from .conftest import SCALE, V
@@ -171,6 +172,19 @@ def test_files_and_page_hold_what_was_found(someone: Participant, found: Stimula
     assert found.verdict()[0] in html.replace("&lt;", "<")
     assert "Effects on the model" in html
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", html)
+
+
+def test_sites_are_drawn_where_they_are() -> None:
+    values = np.zeros(1284, np.float32)
+    values[[3, 700]] = 1
+    surface = map_panel("x", values, Geometry("fsaverage", "", 642, 1284), "left", "t of left.")
+    inside = Volume(np.eye(4), (8, 8, 30), np.arange(1284))
+    volume = map_panel("x", values, Geometry("T1w", "", 1284, 1284, inside), "left", "t of left.")
+    for panel in (surface, volume):
+        assert panel is not None
+        assert panel.image.startswith(b"\x89PNG")
+        assert panel.caption == "left: 2 vertices. t of left."
+    assert map_panel("x", values, Geometry("none", "", 1284, 1284), "left", "") is None
 
 
 def test_verdicts_say_when_nothing_could_be_found(found: Stimulation) -> None:
