@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from bids_brainlm import __version__
-from bids_brainlm.cli import ask, compare, describe, exits, leakage, ratings, stimulate, sweep
+from bids_brainlm.cli import ask, compare, cross, describe, exits, leakage, ratings, stimulate, sweep
 from bids_brainlm.cli.arguments import AppCommand
 
 NAME = "brainlm"
@@ -113,6 +113,7 @@ def make_lm(texts: tuple[Path, ...], out: Path, **options: Any) -> None:
 
 command.add_command(ask.command)
 command.add_command(compare.command)
+command.add_command(cross.command)
 command.add_command(describe.command)
 command.add_command(leakage.command)
 command.add_command(ratings.command)

@@ -58,6 +58,7 @@ DESCRIPTIONS = {
     "confusion": "Which categories are taken for each other.",
     "information": "What the brain adds to a model of the same texts without it, in bits.",
     "surprise": "Figures of merit by how much a text surprises the language model.",
+    "crossed": "The right texts under the responses of other participants.",
     "parcels": "Parcels in words: what the decoder says more often when they are driven.",
     "stimulation": "What driving sites does to words, tested against null patches: effects on the model.",
     "stimulationdoses": "Log-probability of words at every dose of a stimulation.",
