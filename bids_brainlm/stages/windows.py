@@ -260,9 +260,9 @@ def chunks_of(text: str, settings: Window) -> list[Chunk]:
     """Chunks of a text but the first, each after all that come before it, and (context 0) without any.
 
     >>> for chunk in chunks_of("the hare ran far away", Window(chunks=3, context=(1, 2))):
-    ...     print(chunk.prompt)
-    Prompt(context='the hare', answer='ran far')
-    Prompt(context='the hare ran far', answer='away')
+    ...     print(chunk.prompt.context, "|", chunk.prompt.answer)
+    the hare | ran far
+    the hare ran far | away
     """
     parts = chunks(text.lower() if settings.lower else text, settings.chunks)
     return [
