@@ -11,7 +11,6 @@ Only held-out examples whose stimulus the other saw are scored. Responses of the
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -87,9 +86,7 @@ def lent(test: Examples, others: Examples, which: Ints) -> Examples:
 def _scored(own: Participant, test: Examples, wrong: Examples, fold: int, seed: int) -> dict[Condition, Array]:
     fitted, config = own.decoder(fold), own.request.config
     rendered = [render(p, fitted.text, fitted.model.n_tokens, config.model.style, with_answer=True) for p in test.prompts]
-    with own.models[fold].open("rb") as stream:
-        weights = hashlib.file_digest(stream, "sha256").hexdigest()
-    everyone = np.arange(len(test))
+    everyone, weights = np.arange(len(test)), own.digest(fold)
     try:
         moved = partners(wrong, 1, seed)[0]
     except ValueError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +67,10 @@ def write(found: Description, participant: Participant, settings: Settings) -> l
 
 def _tree(found: Description, participant: Participant, settings: Settings) -> dict[str, Any]:
     model = participant.models[settings.fold]
-    with model.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     reference = np.array(participant.atlas.names)[(found.table["fit_p"] > ALPHA).to_numpy()]
     return {
         "Model": model.name,
-        "ModelDigest": digest,
+        "ModelDigest": participant.digest(settings.fold),
         "Settings": dataclasses.asdict(settings),
         "Words": list(found.vocabulary.words),
         "Factors": list(found.vocabulary.factors),

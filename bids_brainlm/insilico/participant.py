@@ -12,6 +12,7 @@ compared with those that the model file names.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -88,6 +89,11 @@ class Participant:
         if fold not in self._decoders:
             self._decoders[fold] = decoder.load(self.models[fold], self.request.config)
         return self._decoders[fold]
+
+    def digest(self, fold: int = 0) -> str:
+        """SHA-256 of the model file of a fold."""
+        with self.models[fold].open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def test(self, fold: int = 0) -> Examples:
         """Held-out examples of a fold, with prompts as short as they are decoded with."""

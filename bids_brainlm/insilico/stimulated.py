@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,11 +57,9 @@ def _reversed(item: Reversed, found: Stimulation, participant: Participant) -> d
 
 def _tree(found: Stimulation, participant: Participant) -> dict[str, Any]:
     model = participant.models[found.experiment.fold]
-    with model.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return {
         "Model": model.name,
-        "ModelDigest": digest,
+        "ModelDigest": participant.digest(found.experiment.fold),
         "Settings": dataclasses.asdict(found.experiment),
         "Sites": {site.name: {"About": site.about, "Vertices": int(site.vertices.size)} for site in found.sites},
         "Phrases": {word.label: list(word.phrases) for word in found.words},
