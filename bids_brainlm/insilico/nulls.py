@@ -3,8 +3,9 @@
 - On fsaverage a pattern is *spun*: the sphere of the left hemisphere is turned at random, that of the right one in mirror image,
   and every vertex takes the value that came to lie on it (Alexander-Bloch et al. 2018, doi:10.1016/j.neuroimage.2018.05.070).
   Neighbours stay neighbours, so that size, shape and symmetry are kept.
-- In a volume, or among columns without anatomy, a *contiguous* patch of as many voxels is laid around a random one, with the
-  values of the pattern from its centre outwards.
+- In a volume, or among columns without anatomy, every *cluster* of the pattern (voxels that touch) becomes a contiguous patch of
+  as many voxels around a random one, with the values of the cluster from its centre outwards. A scattered site is thereby
+  compared with scattered patches.
 - For a site of whole parcels they are other parcels, as many of them side by side; there are no more of these than parcels.
 
 A patch is *matched*: it has the norm of the pattern over vertices that the model uses, as many parcels as the pattern to within
@@ -19,6 +20,8 @@ from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
@@ -215,19 +218,36 @@ class _Half:
 
 
 class _Grower:
-    """Lays a patch around a random place."""
+    """Lays every cluster of a pattern around a random place, the largest first, side by side where they meet."""
 
     def __init__(self, pattern: Floats, places: Places) -> None:
         inside = np.flatnonzero((pattern != 0) & places.used)
         self.used: Ints = np.flatnonzero(places.used)
         self.tree, self.size = KDTree(places.coordinates[self.used]), pattern.size
-        centre = np.average(places.coordinates[inside], axis=0, weights=np.abs(pattern[inside])) if inside.size else 0.0
-        distance = ((places.coordinates[inside] - centre) ** 2).sum(axis=1)
-        self.values = pattern[inside[np.argsort(distance, kind="stable")]]
+        groups = _touching(places.coordinates[inside], self._spacing()) if inside.size else []
+        self.clusters = [pattern[inside[group]] for group in sorted(groups, key=len, reverse=True)]
+
+    def _spacing(self) -> float:
+        """Distance of neighbours."""
+        return float(np.median(self.tree.query(self.tree.data, k=2)[0][:, 1])) if self.used.size > 1 else 1.0
 
     def __call__(self, rng: np.random.Generator) -> Floats:
-        out = np.zeros(self.size, dtype=np.float32)
-        start = self.tree.data[rng.integers(self.used.size)]
-        near = self.tree.query(start, k=[*range(1, self.values.size + 1)])[1]
-        out[self.used[near]] = self.values
+        out, free = np.zeros(self.size, dtype=np.float32), np.ones(self.used.size, dtype=np.bool_)
+        for values in self.clusters:
+            start = self.tree.data[rng.choice(np.flatnonzero(free))]
+            most = values.size + int((~free).sum())
+            near = self.tree.query(start, k=[*range(1, most + 1)])[1]
+            near = near[free[near]][: values.size]
+            out[self.used[near]] = values
+            free[near] = False
         return out
+
+
+def _touching(coordinates: Doubles, spacing: float) -> list[Ints]:
+    """Places (m, 3) in groups whose members touch, also at corners; each from its centre outwards."""
+    pairs = KDTree(coordinates).query_pairs(1.01 * np.sqrt(3) * spacing, output_type="ndarray")
+    links = sparse.coo_array((np.ones(len(pairs), np.int8), pairs.T), shape=(len(coordinates),) * 2)
+    label = connected_components(links, directed=False)[1]
+    groups = [np.flatnonzero(label == k) for k in np.unique(label)]
+    distance = [((coordinates[group] - coordinates[group].mean(axis=0)) ** 2).sum(axis=1) for group in groups]
+    return [group[np.argsort(own, kind="stable")] for group, own in zip(groups, distance, strict=True)]

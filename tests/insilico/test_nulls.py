@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from nilearn.datasets import load_fsaverage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
@@ -87,6 +89,30 @@ def test_patches_of_a_volume_are_contiguous() -> None:
     for patch in patches:
         inside = grid[patch != 0]
         assert np.linalg.norm(inside - inside.mean(axis=0), axis=1).max() < 4
+
+
+def test_a_scattered_site_of_a_volume_has_scattered_patches() -> None:
+    """A ball of 7, a row of 3 and a lone voxel, far apart: patches are as scattered, and as strong in each part."""
+    grid = np.stack(np.meshgrid(*[np.arange(16.0)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    site = np.zeros(len(grid), np.float32)
+    site[np.linalg.norm(grid - [3, 3, 3], axis=1) <= 1] = 3
+    site[(np.abs(grid - [12, 12, 3]) <= [1, 0, 0]).all(axis=1)] = 2
+    site[(grid == [3, 12, 12]).all(axis=1)] = 1
+    places = Places(grid, len(grid), False, np.ones(len(grid), bool), np.ones(len(grid), np.int32))
+    patches = null_patches(site, places, 40, (0,))
+    assert len(patches) == 40
+    n_parts = []
+    for patch in patches:
+        np.testing.assert_allclose(np.sort(patch[patch != 0]), np.sort(site[site != 0]), rtol=1e-6)
+        inside = grid[patch != 0]
+        near = KDTree(inside).query_pairs(1.01 * 3**0.5, output_type="ndarray")
+        links = coo_array((np.ones(len(near)), near.T), shape=(len(inside),) * 2)
+        n_parts.append(connected_components(links, directed=False)[0])
+        for value, extent in ((3, 3.5), (2, 3.5)):
+            part = grid[np.isclose(patch, value)]
+            assert np.linalg.norm(part - part.mean(axis=0), axis=1).max() < extent
+    assert max(n_parts) == 3
+    assert np.mean(n_parts) > 2.5
 
 
 @pytest.mark.parametrize("n", [1, 3])
