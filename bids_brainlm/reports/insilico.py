@@ -90,7 +90,7 @@ def map_panel(name: str, values: Floats, geometry: Geometry, title: str, caption
         figure = brains.surface_map(shown, geometry.n_left, "SD at dose 1")
     else:
         return None
-    about = f"{title}: {int((values != 0).sum())} vertices"
+    about = f"{title}: {int((values != 0).sum())} {'vertices' if geometry.volume is None else 'voxels'}"
     return Panel(name, as_png(figure), ".png", 900, about, f"{about}. {caption}")
 
 

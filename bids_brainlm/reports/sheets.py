@@ -186,10 +186,27 @@ def controls_sheet(table: pd.DataFrame | None) -> Sheet | None:
         drawn = "" if pd.isna(row["seed"]) else str(row["seed"]).removesuffix(".0")
         named = (Cell(heading(str(row["condition"])).replace("_", " ").capitalize()), Cell(number(row["nll"])), difference)
         rows.append(
-            (*named, _p(row, "p_value"), _p(row, "q_value"), Cell(f"{row['n']:.0f}"), Cell(drawn), Cell(str(row["weights"])))
+            (
+                *named,
+                _p(row, "p_value"),
+                _p(row, "q_value"),
+                Cell(f"{row['n']:.0f}"),
+                Cell(_of_folds(drawn)),
+                Cell(_of_folds(str(row["weights"]))),
+            )
         )
     headings = ("Brains", "NLL (nats a text)", "Difference", "p", "q", "Texts", "Seed", "Weights")
     return Sheet("More controls", headings, tuple(rows), CONTROLS_NOTE, "More controls")
+
+
+def _of_folds(joined: str) -> str:
+    """What every fold has of its own, as far as a page has room for it; the file has all.
+
+    >>> _of_folds("42"), _of_folds("1+2"), _of_folds("1+2+3+4")
+    ('42', '1+2', '1 and 3 more')
+    """
+    parts = joined.split("+")
+    return joined if len(parts) < 3 else f"{parts[0]} and {len(parts) - 1} more"
 
 
 def questions_sheet(table: pd.DataFrame | None) -> Sheet | None:
