@@ -98,6 +98,7 @@ def _by_condition(summary: pd.DataFrame | None, name: str, note: str, minus: boo
     if part is None or part.empty:
         return None
     columns = [name for name in dict.fromkeys([*SERIES, *part["condition"]]) if (part["condition"] == name).any()]
+    first = sum(name in CONDITIONS for name in columns)
     rows = []
     for metric, own in part.groupby("metric", sort=False):
         by_name = own.set_index("condition")
@@ -105,10 +106,11 @@ def _by_condition(summary: pd.DataFrame | None, name: str, note: str, minus: boo
         # Where there is one condition alone, a readout's, the test is its own.
         tested = by_name.iloc[0] if len(by_name) == 1 else by_name.loc["true"] if "true" in by_name.index else None
         tests = [] if minus else [_chance(str(metric), tested), _p(tested, "p_value"), _p(tested, "q_value")]
-        rows.append((Cell(title(str(metric))), *cells, *tests))
-    return Sheet(
-        name, ("Metric", *map(heading, columns), *([] if minus else ["Chance", "p", "q"])), tuple(rows), note, name * minus
-    )
+        # Behind the conditions and before whatever else names facts: a narrow page still shows them.
+        rows.append((Cell(title(str(metric))), *cells[:first], *tests, *cells[first:]))
+    named = [heading(column) for column in columns]
+    headings = ("Metric", *named[:first], *([] if minus else ["Chance", "p", "q"]), *named[first:])
+    return Sheet(name, headings, tuple(rows), note, name * minus)
 
 
 def _valued(row: pd.Series, tests: bool) -> Cell:
