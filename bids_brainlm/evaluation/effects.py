@@ -52,6 +52,10 @@ class Effect:
     n_units: int
 
 
+FARTHEST = 1e4
+"""Largest t of which an interval is computed: beyond it units hardly differ, and the distribution is not computed any more."""
+
+
 def standardised_difference(differences: ArrayLike, units: ArrayLike, level: float = 0.95) -> Effect:
     """Mean difference over units in standard deviations of units.
 
@@ -77,15 +81,29 @@ def standardised_difference(differences: ArrayLike, units: ArrayLike, level: flo
     value = correction * t / np.sqrt(n)
     if n < MIN_UNITS:
         return Effect(value, None, n)
+    if abs(t) > FARTHEST:
+        return Effect(value, None, n)
     ends = (_noncentrality(t, n - 1, tail) for tail in ((1 + level) / 2, (1 - level) / 2))
     low, high = (correction * end / np.sqrt(n) for end in ends)
     return Effect(value, (low, high), n)
 
 
 def _noncentrality(t: float, df: int, probability: float) -> float:
-    """The parameter of the noncentral t distribution under which t has that cumulative probability."""
-    reach = 10 + 2 * abs(t)
-    return float(optimize.brentq(lambda delta: stats.nct.cdf(t, df, delta) - probability, t - reach, t + reach))
+    """The parameter of the noncentral t distribution under which t has that cumulative probability.
+
+    The distribution function falls with the parameter. Ends are looked for in steps from t outwards, since far out it is not
+    computed but nan.
+    """
+
+    def excess(delta: float) -> float:
+        return float(stats.nct.cdf(t, df, delta)) - probability
+
+    low, high, step = t, t, max(1.0, abs(t) / 10)
+    while excess(low) < 0:
+        low -= step
+    while excess(high) > 0:
+        high += step
+    return float(optimize.brentq(excess, low, high))
 
 
 def superiority(values: ArrayLike, controls: ArrayLike, units: ArrayLike, n_samples: int = 2000, seed: int = 0) -> Effect:

@@ -90,7 +90,8 @@ def _scored(own: Participant, test: Examples, wrong: Examples, fold: int, seed: 
     try:
         moved = partners(wrong, 1, seed)[0]
     except ValueError as error:
-        raise InputError(f"the responses of the other participant cannot be permuted: {error}", own.trials.path) from error
+        what = f"the responses of the other participant cannot be permuted: {error}"
+        raise InputError(what, own.trials.path, expected="several stimuli that both saw") from error
     brains: dict[str, tuple[Examples, Ints]] = {"true": (test, everyone), WRONG: (wrong, everyone), PERMUTED: (wrong, moved)}
     return {
         Condition(name, seed, weights): nll_matrix(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from bids_brainlm.evaluation.effects import (
     EFFECTS_COLUMNS,
@@ -26,6 +27,21 @@ def test_the_interval_of_the_standardised_difference_covers_it() -> None:
         values.append(found.value)
     assert covered / 300 == pytest.approx(0.95, abs=0.04)
     assert np.mean(values) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("shift", [0.0, -8.0, 30.0, 300.0])
+def test_ends_of_the_interval_are_quantiles_however_large_the_effect(shift: float) -> None:
+    """Under either end, what was found is at its quantile of the noncentral t distribution."""
+    values = np.random.default_rng(1).standard_normal(8) + shift
+    found = standardised_difference(values, np.arange(8))
+    assert found.interval is not None
+    t = values.mean() / values.std(ddof=1) * 8**0.5
+    ends = np.array(found.interval) / (1 - 3 / 27) * 8**0.5
+    assert stats.nct.cdf(t, 7, ends) == pytest.approx([0.975, 0.025], abs=1e-6)
+
+
+def test_units_that_hardly_differ_have_no_interval() -> None:
+    assert standardised_difference(1 + 1e-9 * np.arange(8), np.arange(8)).interval is None
 
 
 def test_texts_of_a_unit_count_once() -> None:

@@ -493,7 +493,7 @@ def volume_done(volume: Study, tmp_path_factory: pytest.TempPathFactory) -> Stud
 
 @pytest.fixture(scope="session")
 def questions_done(volume: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """Captions and questions of one participant, those for the animal only in the test; only to be read or copied."""
+    """Captions and questions of one participant, those for the animal only in the test, and where; only to be read or copied."""
 
     def make(root: Path) -> None:
         study = volume.copy(root)
@@ -503,7 +503,7 @@ def questions_done(volume: Study, tmp_path_factory: pytest.TempPathFactory) -> S
         _write_table(study.bids / "stimuli" / "questions.tsv", columns)
         mix = ("text.mix={caption = 1, question = 1}", "split.leave_out_questions=Which animal?")
         tables = ("--texts", "stimuli/captions.tsv", "stimuli/questions.tsv", "--facts", "stimuli/facts.tsv")
-        study.ok(*tables, "--set", *mix, "split.validation=0", "--participant-label", "01")
+        study.ok(*tables, "--where", "--set", *mix, "split.validation=0", "--participant-label", "01")
 
     return Study(_shared(tmp_path_factory, "questions_done", make), volume.settings)
 
