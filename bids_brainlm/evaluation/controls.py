@@ -31,7 +31,7 @@ Array = NDArray[np.float64]
 CONTROLS_COLUMNS = {
     "condition": "Which brains: true, permuted, none, or an intervention.",
     "seed": "What they were drawn from, one number a fold, joined by +; true and none are not drawn.",
-    "weights": "First 12 digits of the SHA-256 of the decoder's file, one a fold, joined by +.",
+    "weights": "First 12 digits of the SHA-256 of the decoder's weights, one a fold, joined by +.",
     "n": "Number of texts.",
     "nll": "Mean NLL of the right texts, nats a text.",
     "difference": "The same minus that under the true brains; positive where these make texts likelier.",
@@ -53,7 +53,7 @@ class Condition:
         Intervention, or ``true``, ``permuted``, ``none``.
     seed : int
     weights : str
-        SHA-256 of the file of the decoder.
+        SHA-256 of the decoder's weights.
 
     Raises
     ------

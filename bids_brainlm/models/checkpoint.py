@@ -6,6 +6,7 @@ pickled.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -62,6 +64,20 @@ def about(path: Path) -> dict[str, Any]:
     """The description of a checkpoint alone; raises as `load` does."""
     with _opened(path) as (_, described):
         return described
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of the tensors of a checkpoint, their names, types and shapes; not of its description.
+
+    The same weights have the same digest, wherever and with how much memory they were trained. Raises as `load` does.
+    """
+    tensors, _ = load(path)
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
@@ -103,7 +102,7 @@ def decode(request: Request, *, participant: str) -> list[Path]:
             raise InputError(f"no permuted brains in fold {split.fold}: {error}", trials.path, remedy=remedy) from error
         found = decoded(fitted, test, config, compared, split.fold)
         tables.append(found.table)
-        controls.append(_controlled(fitted, test, config, found.table, _sha256(path), split.fold))
+        controls.append(_controlled(fitted, test, config, found.table, checkpoint.digest(path), split.fold))
         scored.append((found.matrix.to_frame(_runs(test, trials), found.confidence), compared.n_sampled))
     predictions = Predictions(pd.concat(tables, ignore_index=True))
     texts, scores = (beh_path(request, participant, trials.task, desc) for desc in ("decoded", "likelihood"))
@@ -158,11 +157,6 @@ def _write_controls(request: Request, participant: str, task: str, controls: Seq
     path, marks = beh_path(request, participant, task, "controls"), {**warning_marks(settings), "NotRun": lacking}
     text = "The right texts under brains that are not theirs, on the same weights."
     return [write_tsv(path, table), describe(path, text, CONTROLS_COLUMNS, marks)]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _describe_likelihoods(table: Path, n_sampled: int, marks: Mapping[str, Any]) -> Path:

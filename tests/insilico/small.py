@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from bids_brainlm.config import Request, load
 from bids_brainlm.core.types import Examples, Parcellation, Prompt, Recording, Split
 from bids_brainlm.evaluation.metrics import Facts
 from bids_brainlm.insilico.participant import Participant
 from bids_brainlm.io.surfaces import Geometry
+from bids_brainlm.models import checkpoint
 from bids_brainlm.stages.decoder import Decoder
 from bids_brainlm.stages.responses import Trials
 
@@ -47,7 +49,7 @@ def participant(decoder: Decoder, folder: Path) -> Participant:
         np.array([f"t{i:02d}" for i in range(N)]),
     )
     model = folder / "decoder.safetensors"
-    model.write_bytes(b"weights")
+    checkpoint.save(model, {"weights": torch.arange(3.0)}, {})
     request = Request(folder, folder / "out", "participant", ("01",), {}, folder / "work", load("cortext-small"))
     out = Participant("01", request, (model,), {0: decoder})
     names = [f"sub-01_task-look_run-{i + 1}" for i in run]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from bids_brainlm.config import Request, load
 from bids_brainlm.core.types import Affine, Examples, Parcellation, Prompt, Recording, Split
@@ -27,6 +27,7 @@ from bids_brainlm.insilico.participant import Participant
 from bids_brainlm.io.files import read_tsv
 from bids_brainlm.io.maps import read_maps
 from bids_brainlm.io.surfaces import Geometry
+from bids_brainlm.models import checkpoint
 from bids_brainlm.models.fusion import Features
 from bids_brainlm.reports.described import page
 from bids_brainlm.stages.decoder import Decoder
@@ -145,7 +146,7 @@ def test_a_decoder_of_noise_names_nothing_however_much_it_reads(opened: Callable
 @pytest.mark.usefixtures("reads")
 def test_table_and_maps_are_written_and_told(opened: Callable[..., Participant], tmp_path: Path) -> None:
     who = opened()
-    who.models[0].write_bytes(b"weights")
+    checkpoint.save(who.models[0], {"weights": torch.arange(3.0)}, {})
     geometry = Geometry("none", "", N_PARCELS * SIZE, N_PARCELS * SIZE)
     vars(who)["trials"] = SimpleNamespace(task="look", geometry=geometry)
     found = describe(who, QUICK)
@@ -154,7 +155,7 @@ def test_table_and_maps_are_written_and_told(opened: Callable[..., Participant],
     assert read_tsv(table)["name"].fillna("n/a").tolist() == found.table["name"].fillna("n/a").tolist()
     told = json.loads(sidecar.read_text())
     assert set(PARCEL_COLUMNS) <= set(told)
-    assert told["ModelDigest"] == hashlib.sha256(b"weights").hexdigest()
+    assert told["ModelDigest"] == who.digest()
     assert not {f"p{parcel}" for parcel in PLANTED} & set(told["ReferenceParcels"])
     drawn = read_maps(maps)[0]["word"]
     assert {told["Words"][int(number) - 1] for number in set(drawn) - {0.0}} == set(PLANTED.values())

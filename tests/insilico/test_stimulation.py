@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -165,7 +164,7 @@ def test_files_and_page_hold_what_was_found(someone: Participant, found: Stimula
     assert paths[0].name == "sub-01_task-look_desc-stimulation_beh.tsv"
     assert table["slope"].astype(float).tolist() == pytest.approx(found.effects["slope"].tolist())
     sidecar = json.loads(paths[1].read_text())
-    assert sidecar["ModelDigest"] == hashlib.sha256(b"weights").hexdigest()
+    assert sidecar["ModelDigest"] == someone.digest()
     assert sidecar["Description"].endswith("Effects on the model, not on the brain.")
     assert set(EFFECT_COLUMNS) <= set(sidecar)
     html = page(found, someone, back)
@@ -180,10 +179,10 @@ def test_sites_are_drawn_where_they_are() -> None:
     surface = map_panel("x", values, Geometry("fsaverage", "", 642, 1284), "left", "t of left.")
     inside = Volume(np.eye(4), (8, 8, 30), np.arange(1284))
     volume = map_panel("x", values, Geometry("T1w", "", 1284, 1284, inside), "left", "t of left.")
-    for panel in (surface, volume):
+    for panel, what in ((surface, "vertices"), (volume, "voxels")):
         assert panel is not None
         assert panel.image.startswith(b"\x89PNG")
-        assert panel.caption == "left: 2 vertices. t of left."
+        assert panel.caption == f"left: 2 {what}. t of left."
     assert map_panel("x", values, Geometry("none", "", 1284, 1284), "left", "") is None
 
 

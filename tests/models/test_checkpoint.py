@@ -35,6 +35,21 @@ def test_round_trip(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["a.safetensors"]
 
 
+def test_weights_have_one_digest_whatever_is_said_of_them(tmp_path: Path) -> None:
+    for name, about in (("a", {"low_mem": True}), ("b", {})):
+        checkpoint.save(tmp_path / name, dict(reversed(TENSORS.items())) if about else TENSORS, about)
+    assert checkpoint.digest(tmp_path / "a") == checkpoint.digest(tmp_path / "b")
+    changes = {
+        "value": TENSORS | {"step": torch.tensor(8.0)},
+        "shape": TENSORS | {"weights": TENSORS["weights"].reshape(4, 3)},
+        "type": TENSORS | {"labels": TENSORS["labels"].view(torch.float32)},
+        "name": {("a" if name == "step" else name): value for name, value in TENSORS.items()},
+    }
+    for name, tensors in changes.items():
+        checkpoint.save(tmp_path / name, tensors, {})
+        assert checkpoint.digest(tmp_path / name) != checkpoint.digest(tmp_path / "b")
+
+
 @pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
 def test_a_checkpoint_may_be_read_by_who_may_read_other_files(tmp_path: Path, umask: int) -> None:
     former = os.umask(umask)
