@@ -1,8 +1,8 @@
 """Do figures of *where* point at the parcels and vertices that were driven? Simulated captions, decoded with ``--where``.
 
 A parcel is *driven* when more than a tenth of its vertices respond to some word; the area under the ROC curve (AUC) is that of
-driven parcels against all others, or of responding vertices against all others: .5 is chance. Parcels with no responding vertex are
-the null: how many of them are found at q <= .05?
+driven parcels against all others, or of responding vertices against all others: .5 is chance. Parcels with no responding vertex
+are the null: how many of them are found at q <= .05?
 
     python benchmarks/where.py BIDS OUT [--participant 01]
 """
