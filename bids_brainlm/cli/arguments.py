@@ -307,6 +307,11 @@ SPELLINGS, TYPED = f"{__name__}.spellings", f"{__name__}.typed"
 class AppCommand(click.Command):
     """A command that reads its arguments through `rewrite` and lists its options by section of the configuration."""
 
+    def __init__(self, name: str | None, **given: Any) -> None:
+        # click keeps the help option as it was first asked for: with -h whether or not there is a group around the command.
+        context = {"help_option_names": ["-h", "--help"], **given.pop("context_settings", {})}
+        super().__init__(name, context_settings=context, **given)
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[TYPED], ctx.meta[SPELLINGS] = tuple(args), spellings(args, self.get_params(ctx))
         return super().parse_args(ctx, rewrite(args, self.get_params(ctx)))
