@@ -40,7 +40,7 @@ _SLOPPY = ", ".join(f"{name}={value}" for name, value in SLOPPY.items())
     NAME,
     cls=AppCommand,
     params=[*setting_options()],
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    context_settings={"max_content_width": 110},
     epilog=_EPILOG,
 )
 @click.argument("bids_dir", type=click.Path(path_type=Path), required=False, metavar="BIDS_DIR")

@@ -17,6 +17,7 @@ import click
 
 from bids_brainlm.cli.arguments import AppCommand
 from bids_brainlm.cli.exits import one_line
+from bids_brainlm.cli.opened import of_participant, open_participant
 from bids_brainlm.config.values import near
 from bids_brainlm.errors import BrainLMError
 
@@ -31,13 +32,9 @@ COMMANDS = {
 LISTED = 20
 """Most trials that ``/find`` lists."""
 
-_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
-
 
 @click.command("ask", cls=AppCommand)
-@click.argument("output_dir", type=_FOLDER)
-@click.option("--participant-label", "participant", required=True, help="Participant whose responses are asked.")
-@click.option("--bids-dir", type=_FOLDER, help="Where the dataset lies now.  [default: where it was]")
+@of_participant("Participant whose responses are asked.")
 @click.option(
     "--trial",
     "trials",
@@ -52,7 +49,6 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.option(
     "--max-new-tokens", type=click.IntRange(min=1), help="Longest answer.  [default: as the decoder was evaluated with]"
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where the model runs.")
 def command(
     output_dir: Path,
     participant: str,
@@ -71,9 +67,7 @@ def command(
     """
     if not questions and (len(trials) > 1 or alone):
         raise click.UsageError("several trials, and --alone, go with --question")
-    opened = importlib.import_module("bids_brainlm.insilico.participant").open_participant(
-        output_dir, participant, bids_dir=bids_dir, device=device
-    )
+    opened = open_participant(output_dir, participant, bids_dir, device)
     ask = importlib.import_module("bids_brainlm.insilico.ask")
 
     def begin(text: str) -> Any:

@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 
 from bids_brainlm.cli.arguments import AppCommand
+from bids_brainlm.cli.opened import FOLDER
 from bids_brainlm.config import Evaluate
 
-_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.command("compare", cls=AppCommand)
-@click.argument("folders", type=_FOLDER, nargs=-1, required=True, metavar="OUTPUT_DIR OUTPUT_DIR... | BIDS_DIR OUTPUT_DIR")
+@click.argument("folders", type=FOLDER, nargs=-1, required=True, metavar="OUTPUT_DIR OUTPUT_DIR... | BIDS_DIR OUTPUT_DIR")
 @click.option("--table", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.tsv", help="Write the table, too.")
 @click.option("--metrics", multiple=True, default=Evaluate().metrics, help="Metrics of generated text.")
 @click.option("--facts", type=_FILE, help="TSV of facts, for the metric facts and for --category.")

@@ -8,27 +8,22 @@ from pathlib import Path
 import click
 
 from bids_brainlm.cli.arguments import AppCommand
-
-_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+from bids_brainlm.cli.opened import of_participant, open_participant
 
 
 @click.command("cross", cls=AppCommand)
-@click.argument("output_dir", type=_FOLDER)
-@click.option("--participant-label", "participant", required=True, help="Participant whose decoder and texts are used.")
+@of_participant("Participant whose decoder and texts are used.")
 @click.option("--others", multiple=True, required=True, metavar="LABEL", help="Participants whose responses are read.")
-@click.option("--bids-dir", type=_FOLDER, help="Where the dataset lies now.  [default: where it was]")
 @click.option("--seed", type=int, default=0, help="Draws responses to stimuli that were shown several times, and partners.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where the model runs.")
 def command(output_dir: Path, participant: str, others: tuple[str, ...], bids_dir: Path | None, seed: int, device: str) -> None:
     """Score the held-out texts of a participant under the wrong participant's responses.
 
     OUTPUT_DIR is what bids_brainlm wrote of all of them. Only held-out stimuli that both saw are scored.
     """
-    opening = importlib.import_module("bids_brainlm.insilico.participant").open_participant
     cross = importlib.import_module("bids_brainlm.insilico.cross")
     pandas = importlib.import_module("pandas")
-    own = opening(output_dir, participant, bids_dir=bids_dir, device=device)
-    lenders = [opening(output_dir, label, bids_dir=bids_dir, device=device) for label in others]
+    own = open_participant(output_dir, participant, bids_dir, device)
+    lenders = [open_participant(output_dir, label, bids_dir, device) for label in others]
     tables = []
     for other in lenders:
         found = cross.crossed(own, other, seed)

@@ -9,14 +9,11 @@ from typing import Any
 import click
 
 from bids_brainlm.cli.arguments import AppCommand
-
-_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+from bids_brainlm.cli.opened import of_participant, open_participant
 
 
 @click.command("describe", cls=AppCommand)
-@click.argument("output_dir", type=_FOLDER)
-@click.option("--participant-label", "participant", required=True, help="Participant whose parcels are described.")
-@click.option("--bids-dir", type=_FOLDER, help="Where the dataset lies now.  [default: where it was]")
+@of_participant("Participant whose parcels are described.")
 @click.option(
     "--pattern",
     type=click.Choice(["main", "uniform"]),
@@ -42,16 +39,13 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.option("--permutations", "n_permutations", type=click.IntRange(min=1), default=5000, help="Exchanges behind p of fits.")
 @click.option("--fold", type=click.IntRange(min=0), default=0, help="Fold whose decoder is driven.")
 @click.option("--seed", type=int, default=0, help="Seed of everything random.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where the model runs.")
 def command(output_dir: Path, participant: str, bids_dir: Path | None, device: str, **settings: Any) -> None:
     """Name every parcel of a trained participant in words.
 
     OUTPUT_DIR is what bids_brainlm wrote. A parcel has a name where what was said predicts its held-out responses; it is
     the word that driving the parcel makes likelier, more than driving other parcels does. These are effects on the model.
     """
-    opened = importlib.import_module("bids_brainlm.insilico.participant").open_participant(
-        output_dir, participant, bids_dir=bids_dir, device=device
-    )
+    opened = open_participant(output_dir, participant, bids_dir, device)
     module = importlib.import_module("bids_brainlm.insilico.describe")
     described = importlib.import_module("bids_brainlm.insilico.described")
     given = module.Settings(**settings)

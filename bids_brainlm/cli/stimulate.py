@@ -11,8 +11,8 @@ import click
 
 from bids_brainlm.cli import app
 from bids_brainlm.cli.arguments import AppCommand
+from bids_brainlm.cli.opened import of_participant, open_participant
 
-_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
@@ -27,8 +27,7 @@ def _doses(ctx: click.Context, param: click.Parameter, value: str) -> tuple[floa
 
 
 @click.command("stimulate", cls=AppCommand)
-@click.argument("output_dir", type=_FOLDER)
-@click.option("--participant-label", "participant", required=True, help="Participant whose decoder is driven.")
+@of_participant("Participant whose decoder is driven.")
 @click.option(
     "--site",
     "asked",
@@ -62,11 +61,9 @@ def _doses(ctx: click.Context, param: click.Parameter, value: str) -> tuple[floa
 @click.option("--nulls", type=click.IntRange(min=0), default=500, help="Null patches that a site is compared with.")
 @click.option("--captions", type=click.IntRange(min=0), default=4, help="Trials that texts are generated of, at every dose.")
 @click.option("--reverse", multiple=True, metavar="WORD", help="Find a pattern that makes the model say this word.")
-@click.option("--bids-dir", type=_FOLDER, help="Where the dataset lies now.  [default: where it was]")
 @click.option("--fold", type=click.IntRange(min=0), default=0, help="Fold whose decoder is driven.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, help="Brains that are computed together.")
 @click.option("--seed", type=int, default=0, help="Seed of everything random.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where the model runs.")
 def command(
     output_dir: Path,
     participant: str,
@@ -87,7 +84,7 @@ def command(
     app.log_to_stderr(0)
     logging.getLogger("bids_brainlm.insilico").setLevel(logging.INFO)
     insilico = {name: importlib.import_module(f"bids_brainlm.insilico.{name}") for name in _MODULES}
-    opened = insilico["participant"].open_participant(output_dir, participant, bids_dir=bids_dir, device=device)
+    opened = open_participant(output_dir, participant, bids_dir, device)
     known = importlib.import_module("bids_brainlm.stages.facts")
     table = known.read_facts(facts) if facts else known.load_facts(opened.request)
     fold, seed = given["fold"], given["seed"]
@@ -111,4 +108,4 @@ def command(
     click.echo(str(importlib.import_module("bids_brainlm.reports.insilico").write_page(found, opened, back)))
 
 
-_MODULES = ("participant", "sites", "requested", "stimulation", "stimulated")
+_MODULES = ("sites", "requested", "stimulation", "stimulated")
