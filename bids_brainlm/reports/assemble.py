@@ -114,9 +114,7 @@ def _write_method_text(request: Request, participant: str, facts: MethodFacts) -
 def _panels(request: Request, participant: str, tables: dict[str, Any]) -> dict[str, tuple[Panel, ...]]:
     out: dict[str, tuple[Panel, ...]] = {"metrics": (), "where": (), "quality": (), "parcels": (), "training": ()}
     if tables["training"] is not None:
-        history = tables["training"]
-        numeric = {name: pd.to_numeric(history[name], errors="coerce") for name in history if name != "phase"}
-        out["training"] = (panels.training(history.assign(**numeric)),)
+        out["training"] = (panels.training(as_numbers(tables["training"], texts=("phase",))),)
     if tables["metrics"] is not None:
         out["metrics"] = (panels.metrics(as_numbers(tables["metrics"])), *_surprise(request, participant, tables["metrics"]))
     geometry = geometry_of(request, participant)
@@ -140,9 +138,7 @@ def _where(request: Request, participant: str) -> tuple[Panel, ...]:
     if table is None or path is None:
         return ()
     maps, geometry = read_maps(path)
-    texts = ("region", "kind", "way")
-    numbers = table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in table if name not in texts})
-    return where_panels(numbers, maps, *_place(geometry))
+    return where_panels(as_numbers(table, texts=("region", "kind", "way")), maps, *_place(geometry))
 
 
 def _surprise(request: Request, participant: str, metrics: pd.DataFrame) -> tuple[Panel, ...]:
@@ -151,7 +147,7 @@ def _surprise(request: Request, participant: str, metrics: pd.DataFrame) -> tupl
     if path is None:
         return ()
     table = read_tsv(path)
-    numbers = table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in table if name != "measure"})
+    numbers = as_numbers(table, texts=("measure",))
     trained = bool(read_json(path.with_suffix(".json")).get("LanguageModelTrained"))
     return (panels.surprise(numbers, as_numbers(metrics), trained),)
 

@@ -22,6 +22,7 @@ from bids_brainlm.io.files import read_tsv
 from bids_brainlm.reports import figures
 from bids_brainlm.reports.figures import Course
 from bids_brainlm.reports.panels import Panel, drawing
+from bids_brainlm.reports.tables import as_numbers
 from bids_brainlm.reports.titles import title
 from bids_brainlm.stages.outputs import find_beh
 from bids_brainlm.stages.windows import overlap
@@ -204,9 +205,7 @@ def _scores(request: Request, participant: str) -> pd.DataFrame | None:
     path = find_beh(request, participant, "story")
     if path is None:
         return None
-    table = read_tsv(path)
-    texts = ("story", "decoder", "metric")
-    return table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in table if name not in texts})
+    return as_numbers(read_tsv(path), texts=("story", "decoder", "metric"))
 
 
 def _by_story(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bids_brainlm.config import Request
-from bids_brainlm.evaluation.table import METRICS_COLUMNS
 from bids_brainlm.io.files import read_json, read_tsv
 from bids_brainlm.stages.outputs import find_beh
 
@@ -18,10 +18,9 @@ def read_table(path: Path | None) -> pd.DataFrame | None:
     return None if path is None else read_tsv(path)
 
 
-def as_numbers(summary: pd.DataFrame) -> pd.DataFrame:
-    """A metrics table whose figures are numbers."""
-    numeric = [name for name in METRICS_COLUMNS if name not in ("metric", "condition")]
-    return summary.assign(**{name: pd.to_numeric(summary[name], errors="coerce") for name in numeric})
+def as_numbers(table: pd.DataFrame, texts: Collection[str] = ("metric", "condition")) -> pd.DataFrame:
+    """A table whose columns are numbers, but for those of texts: by default those of a metrics table."""
+    return table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in table if name not in texts})
 
 
 def metrics_sidecar(request: Request, participant: str) -> dict[str, Any]:
