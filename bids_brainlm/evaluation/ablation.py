@@ -33,7 +33,7 @@ from bids_brainlm.evaluation.matrix import DIGITS
 from bids_brainlm.evaluation.multiplicity import false_discovery_q, maximum_p
 from bids_brainlm.evaluation.resampling import MIN_UNITS, bootstrap_interval, of_folds, permutation_p
 from bids_brainlm.language.render import Rendered
-from bids_brainlm.models.fusion import Batch, BrainLM, Features, collate
+from bids_brainlm.models.fusion import Batch, BrainLM, collate
 
 Array = NDArray[np.float64]
 
@@ -154,9 +154,7 @@ def masked_nll(
     ValueError
         When the model has no `Features` of vertices.
     """
-    if not isinstance(model.features, Features):
-        raise ValueError("nothing can be masked in a model without features of vertices")
-    everyone, mean = np.arange(len(examples)) if chosen is None else chosen, model.features.mean
+    everyone, mean = np.arange(len(examples)) if chosen is None else chosen, model.of_vertices.mean
     own_parts = torch.from_numpy(np.stack([region.vertices for region in regions])).to(model.device)
     parts = []
     for start in range(0, everyone.size, batch_size):

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from bids_brainlm.core.types import Examples, Ints
 from bids_brainlm.language.render import Rendered
-from bids_brainlm.models.fusion import Batch, BrainLM, Features, collate
+from bids_brainlm.models.fusion import Batch, BrainLM, collate
 
 Array = NDArray[np.float64]
 
@@ -83,9 +83,7 @@ def contributions(
     ValueError
         When the model has no `Features` of vertices.
     """
-    if not isinstance(model.features, Features):
-        raise ValueError("contributions of vertices need a model with features of vertices")
-    mean, n_vertices = model.features.mean, model.features.mean.numel()
+    mean, n_vertices = model.of_vertices.mean, model.of_vertices.mean.numel()
     signed, absolute = np.zeros(n_vertices), np.zeros(n_vertices)
     for _, batch in _batches(model, examples, rendered, chosen, batch_size):
         vertices = _leaf(batch)
@@ -95,7 +93,7 @@ def contributions(
         each = torch.nan_to_num(-gradient * (vertices.detach() - mean), nan=0.0, posinf=0.0, neginf=0.0).double()
         signed += each.sum((0, 1)).cpu().numpy()
         absolute += each.abs().sum((0, 1)).cpu().numpy()
-    return Contributions(signed, absolute, (model.features.gain > 0).cpu().numpy(), chosen.size)
+    return Contributions(signed, absolute, (model.of_vertices.gain > 0).cpu().numpy(), chosen.size)
 
 
 def attention_to_brain(

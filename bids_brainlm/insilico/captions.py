@@ -8,18 +8,11 @@ from itertools import product
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bids_brainlm.config import Config
 from bids_brainlm.core.types import Examples, Floats
 from bids_brainlm.evaluation.decoding import Generation
 from bids_brainlm.language.render import decode, render, stop_ids
-from bids_brainlm.models.fusion import Features, collate
+from bids_brainlm.models.fusion import collate
 from bids_brainlm.stages.decoder import Decoder
-
-
-def generation_of(config: Config) -> Generation:
-    """How the participant's texts were generated."""
-    fields = ("max_new_tokens", "min_new_tokens", "beams", "repetition_penalty", "batch_size")
-    return Generation(config.model.style, **{name: getattr(config.decode, name) for name in fields})
 
 
 def say(
@@ -68,10 +61,7 @@ def say(
 
 def driven_responses(decoder: Decoder, responses: Floats, sites: Floats, jobs: Sequence[tuple[int, float, int]]) -> Floats:
     """(b, T, V) responses with dose x pattern x standard deviation added; places without a value start from the training mean."""
-    features = decoder.model.features
-    if not isinstance(features, Features):
-        raise ValueError("only a model with the usual features can be driven")
-    mean, gain = (tensor.cpu().numpy() for tensor in (features.mean, features.gain))
-    scale = np.divide(1.0, gain, out=np.zeros_like(gain), where=gain > 0)
+    features = decoder.model.of_vertices
+    mean, scale = (tensor.cpu().numpy() for tensor in (features.mean, features.scale))
     added = np.stack([np.float32(dose) * sites[site] * scale for site, dose, _ in jobs])
     return np.asarray(np.where(np.isfinite(responses), responses, mean) + added[:, None], dtype=np.float32)

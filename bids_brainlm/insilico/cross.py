@@ -24,7 +24,7 @@ from bids_brainlm.evaluation.controls import CONTROLS_COLUMNS, Array, Condition,
 from bids_brainlm.evaluation.likelihood import nll_matrix
 from bids_brainlm.insilico.participant import Participant
 from bids_brainlm.io.files import write_tsv
-from bids_brainlm.language.render import render
+from bids_brainlm.stages import decoder
 from bids_brainlm.stages.outputs import beh_path, describe, warning_marks
 
 WRONG, PERMUTED = "wrong_participant", "wrong_participant_permuted"
@@ -85,7 +85,7 @@ def lent(test: Examples, others: Examples, which: Ints) -> Examples:
 
 def _scored(own: Participant, test: Examples, wrong: Examples, fold: int, seed: int) -> dict[Condition, Array]:
     fitted, config = own.decoder(fold), own.request.config
-    rendered = [render(p, fitted.text, fitted.model.n_tokens, config.model.style, with_answer=True) for p in test.prompts]
+    rendered = decoder.rendered(fitted, test, config)
     everyone, weights = np.arange(len(test)), own.digest(fold)
     try:
         moved = partners(wrong, 1, seed)[0]

@@ -30,11 +30,12 @@ from bids_brainlm.errors import InputError
 from bids_brainlm.evaluation.multiplicity import false_discovery_q
 from bids_brainlm.evaluation.statistics import ALPHA
 from bids_brainlm.insilico import encoding, naming
-from bids_brainlm.insilico.captions import generation_of, say
+from bids_brainlm.insilico.captions import say
 from bids_brainlm.insilico.drive import driven
 from bids_brainlm.insilico.participant import Participant
 from bids_brainlm.language.limits import shortened
 from bids_brainlm.models.fusion import Features
+from bids_brainlm.stages.decode import generation_of
 from bids_brainlm.stages.decoder import limits_of
 from bids_brainlm.stages.facts import load_facts
 
@@ -225,10 +226,10 @@ def _measured(test: Examples, features: Features, atlas: Parcellation, vocabular
 
 
 def _features(participant: Participant, fold: int) -> Features:
-    features = participant.decoder(fold).model.features
-    if not isinstance(features, Features):
-        raise InputError("the decoder has features of its own", participant.models[fold], expected="the usual ones")
-    return features
+    try:
+        return participant.decoder(fold).model.of_vertices
+    except ValueError as error:
+        raise InputError("the decoder has features of its own", participant.models[fold], expected="the usual ones") from error
 
 
 def _driven(

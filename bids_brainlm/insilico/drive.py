@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bids_brainlm.core.types import Examples, Floats, Ints, Prompt, Recording
 from bids_brainlm.language.render import Rendered, render
-from bids_brainlm.models.fusion import BrainLM, Features
+from bids_brainlm.models.fusion import BrainLM
 from bids_brainlm.models.tree import Tree, nll_of_tree, tree_of
 from bids_brainlm.stages.decoder import Decoder
 
@@ -120,7 +120,7 @@ def features_of(model: BrainLM, patterns: Floats) -> Tensor:
 
     Vertices that the model does not use change nothing.
     """
-    features = _features(model)
+    features = model.of_vertices
     used = torch.from_numpy(np.array(patterns)).to(model.device) * (features.gain > 0)
     return used if features.components is None else used @ features.components
 
@@ -150,12 +150,6 @@ def _made(examples: Examples, response: Floats, name: str) -> Examples:
     )
     label = np.array([name])
     return Examples(recording, np.arange(n_rows)[None], examples.prompts[:1], examples.references[:1], label, label, label)
-
-
-def _features(model: BrainLM) -> Features:
-    if not isinstance(model.features, Features):
-        raise ValueError("only a model with the usual features can be driven")
-    return model.features
 
 
 def _trees(texts: Sequence[Sequence[Rendered]]) -> Iterator[tuple[Tree, Ints]]:

@@ -124,9 +124,7 @@ class Participant:
 
     def scale(self, fold: int = 0) -> Floats:
         """(V,) float32 standard deviation of each vertex over the training responses of a fold; 0 where it is not used."""
-        features = self.decoder(fold).model.features
-        gain = features.gain.cpu().numpy()  # type: ignore[union-attr, operator]
-        return np.asarray(np.divide(1.0, gain, out=np.zeros_like(gain), where=gain > 0), dtype=np.float32)
+        return np.asarray(self.decoder(fold).model.of_vertices.scale.cpu().numpy(), dtype=np.float32)
 
 
 def open_participant(out_dir: str | Path, label: str, *, bids_dir: str | Path | None = None, device: str = "auto") -> Participant:

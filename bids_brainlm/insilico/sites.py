@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_brainlm.core.interventions import brains_of
 from bids_brainlm.core.parcels import only, to_density
 from bids_brainlm.core.types import Bools, Examples, Floats, Ints, Parcellation
 from bids_brainlm.errors import ConfigError, InputError, LeakageError
@@ -188,7 +189,7 @@ def contrasts(
     refuse_seen(participant, index, fold)
     examples = participant.folds[fold].examples
     # Several questions about one trial are one response.
-    index = index[np.unique(examples.rows[index].reshape(index.size, -1), axis=0, return_index=True)[1]]
+    index = index[brains_of(examples.take(index))[0]]
     labels = facts.labels(examples.stimulus[index])[:, facts.factors.index(factor)]
     maps = contrast_maps(examples, index, labels, participant.scale(fold))
     wanted = (value,) if value else tuple(facts.vocabulary[factor])

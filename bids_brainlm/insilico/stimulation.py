@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bids_brainlm.core.types import Examples, Floats, Ints
-from bids_brainlm.insilico.captions import generation_of, say
+from bids_brainlm.insilico.captions import say
 from bids_brainlm.insilico.drive import BATCH, mean_trial, nll_of_driven, zero_trial
 from bids_brainlm.insilico.effects import (
     CAPTION_COLUMNS,
@@ -42,6 +42,7 @@ from bids_brainlm.insilico.training_range import TrainingRange, training_range
 from bids_brainlm.insilico.words import Framed, Word, framed, words_of
 from bids_brainlm.language.stimuli import named
 from bids_brainlm.models.fusion import BrainLM
+from bids_brainlm.stages.decode import generation_of
 
 LOGGER = logging.getLogger(__name__)
 

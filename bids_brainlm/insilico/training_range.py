@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bids_brainlm.core.types import Examples, Floats, Ints
-from bids_brainlm.models.fusion import BrainLM, Features
+from bids_brainlm.models.fusion import BrainLM
 
 Doubles = NDArray[np.float64]
 
@@ -65,9 +65,7 @@ class TrainingRange:
 
 def training_range(model: BrainLM, examples: Examples, train: Ints) -> TrainingRange:
     """Range of the training examples ``train``."""
-    if not isinstance(model.features, Features):
-        raise ValueError("only a model with the usual features has a training range")
-    mean, gain = (tensor.cpu().numpy() for tensor in (model.features.mean, model.features.gain))
+    mean, gain = (tensor.cpu().numpy() for tensor in (model.of_vertices.mean, model.of_vertices.gain))
     found = TrainingRange(mean, gain, np.zeros_like(mean), 0.0)
     largest, longest = np.zeros_like(mean), 0.0
     for start in range(0, len(train), BLOCK):

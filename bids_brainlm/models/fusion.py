@@ -121,6 +121,11 @@ class Features(nn.Module):
         self.register_buffer("components", None if affine.components is None else torch.from_numpy(np.array(affine.components)))
         self.dropout, self.noise = nn.Dropout(dropout), noise
 
+    @property
+    def scale(self) -> Tensor:
+        """(V,) standard deviation of each vertex over training; 0 where it is not used."""
+        return torch.where(self.gain > 0, 1 / self.gain, 0.0)
+
     def forward(self, vertices: Tensor) -> Tensor:
         scaled = torch.nan_to_num((vertices - self.mean) * self.gain, nan=0.0, posinf=0.0, neginf=0.0)
         if self.training and self.noise:
@@ -156,6 +161,19 @@ class BrainLM(nn.Module):
     @property
     def n_tokens(self) -> int:
         return 0 if self.tokenizer is None else int(self.tokenizer.n_tokens)  # type: ignore[arg-type]
+
+    @property
+    def of_vertices(self) -> Features:
+        """The features, where they are the usual ones.
+
+        Raises
+        ------
+        ValueError
+            When the model has none, or others that say nothing of vertices.
+        """
+        if not isinstance(self.features, Features):
+            raise ValueError("this model has no features of vertices")
+        return self.features
 
     @property
     def device(self) -> torch.device:

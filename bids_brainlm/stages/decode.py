@@ -25,7 +25,6 @@ from bids_brainlm.evaluation.matrix import LIKELIHOOD_COLUMNS
 from bids_brainlm.evaluation.pairs import Comparisons
 from bids_brainlm.evaluation.table import Predictions
 from bids_brainlm.io.files import write_json, write_tsv
-from bids_brainlm.language.render import render
 from bids_brainlm.models import checkpoint
 from bids_brainlm.stages import decoder
 from bids_brainlm.stages.comparisons import comparisons_of
@@ -119,18 +118,14 @@ def decode(request: Request, *, participant: str) -> list[Path]:
 
 def decoded(fitted: decoder.Decoder, test: Examples, config: Config, compared: Comparisons, fold: int) -> Decoded:
     """Texts and likelihoods of the test examples of a fold, as the configuration has them generated."""
-    settings = config.decode
-    generation = Generation(
-        config.model.style,
-        settings.max_new_tokens,
-        settings.min_new_tokens,
-        settings.beams,
-        settings.repetition_penalty,
-        settings.batch_size,
-    )
-    return decode_texts(
-        fitted.model, fitted.text, decoder.within_limits(test, fitted.text, config), generation, compared, fold=fold
-    )
+    limited = decoder.within_limits(test, fitted.text, config)
+    return decode_texts(fitted.model, fitted.text, limited, generation_of(config), compared, fold=fold)
+
+
+def generation_of(config: Config) -> Generation:
+    """How texts are generated."""
+    fields = ("max_new_tokens", "min_new_tokens", "beams", "repetition_penalty", "batch_size")
+    return Generation(config.model.style, **{name: getattr(config.decode, name) for name in fields})
 
 
 def _controlled(
@@ -141,10 +136,11 @@ def _controlled(
     out: dict[Condition, Any] = {
         Condition(str(name), seed, weights): part["nll"].to_numpy() for name, part in table.groupby("condition", sort=False)
     }
-    limited, n_slots = decoder.within_limits(test, fitted.text, config), fitted.model.n_tokens
-    rendered = [render(prompt, fitted.text, n_slots, config.model.style, with_answer=True) for prompt in limited.prompts]
+    limited = decoder.within_limits(test, fitted.text, config)
     wanted = [Condition(name, seed, weights) for name in config.decode.controls if name != "permuted"]
-    found, lacking = control_nll(fitted.model, limited, rendered, wanted, config.decode.batch_size)
+    found, lacking = control_nll(
+        fitted.model, limited, decoder.rendered(fitted, limited, config), wanted, config.decode.batch_size
+    )
     return out | found, lacking
 
 

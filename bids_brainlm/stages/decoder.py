@@ -266,6 +266,12 @@ def within_limits(examples: Examples, tokenizer: Any, config: Config) -> Example
     return dataclasses.replace(examples, prompts=tuple(shortened(prompt, limits, tokenizer) for prompt in examples.prompts))
 
 
+def rendered(fitted: Decoder, examples: Examples, config: Config) -> list[Rendered]:
+    """Prompts with brain slots and answers, as they are scored."""
+    n_slots, style = fitted.model.n_tokens, config.model.style
+    return [render(prompt, fitted.text, n_slots, style, with_answer=True) for prompt in examples.prompts]
+
+
 def schedule_of(phase: Any, device: str, padded_warmup: bool = False) -> Schedule:
     fields = {name: getattr(phase, name) for name in Schedule.__dataclass_fields__}
     objective = "context_mean_mse_padded" if padded_warmup and phase.objective == "context_mean_mse" else phase.objective

@@ -20,7 +20,6 @@ from bids_brainlm.core.surrogates import constant
 from bids_brainlm.core.types import Examples, Split
 from bids_brainlm.evaluation.information import INFORMATION_COLUMNS, bits, fit_temperature, nll_at
 from bids_brainlm.io.files import write_json, write_tsv
-from bids_brainlm.language.render import render
 from bids_brainlm.models import checkpoint
 from bids_brainlm.stages import decoder
 from bids_brainlm.stages.examples import examples_of, splits_of
@@ -79,9 +78,7 @@ def _calibrated(fitted: decoder.Decoder, split: Split, config: Config) -> tuple[
 def _scored(
     fitted: decoder.Decoder, examples: Examples, config: Config, temperatures: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    rendered = [
-        render(prompt, fitted.text, fitted.model.n_tokens, config.model.style, with_answer=True) for prompt in examples.prompts
-    ]
+    rendered = decoder.rendered(fitted, examples, config)
     return nll_at(fitted.model.eval(), examples, rendered, temperatures, config.decode.batch_size)
 
 

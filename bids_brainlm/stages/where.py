@@ -21,7 +21,6 @@ from bids_brainlm.evaluation.ablation import WAYS, WHERE_COLUMNS, Masked, masked
 from bids_brainlm.evaluation.attribution import Contributions, attention_to_brain, contributions
 from bids_brainlm.io.files import write_tsv
 from bids_brainlm.io.maps import write_maps
-from bids_brainlm.language.render import render
 from bids_brainlm.models.tokenizers import Marked
 from bids_brainlm.stages import decoder
 from bids_brainlm.stages.examples import examples_of, splits_of
@@ -83,7 +82,7 @@ def locate(request: Request, *, participant: str) -> list[Path]:
 
 def _of_fold(fitted: decoder.Decoder, split: Split, atlas: Parcellation, config: Config) -> _Fold:
     test, model = decoder.within_limits(split.examples.take(split.test), fitted.text, config), fitted.model
-    rendered = [render(prompt, fitted.text, model.n_tokens, config.model.style, with_answer=True) for prompt in test.prompts]
+    rendered = decoder.rendered(fitted, test, config)
     seed, most = config.run.random_seed + split.fold, config.evaluate.where_texts
     chosen = np.sort(np.random.default_rng(seed).permutation(len(test))[:most])
     partner, size = partners(test, 1, seed)[0], config.decode.batch_size

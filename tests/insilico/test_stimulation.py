@@ -16,7 +16,7 @@ from bids_brainlm.cli import companion
 from bids_brainlm.errors import LeakageError
 from bids_brainlm.evaluation.decoding import generate
 from bids_brainlm.insilico import participant as opening
-from bids_brainlm.insilico.captions import generation_of, say
+from bids_brainlm.insilico.captions import say
 from bids_brainlm.insilico.effects import CAPTION_COLUMNS, DOSE_COLUMNS, EFFECT_COLUMNS
 from bids_brainlm.insilico.participant import Participant
 from bids_brainlm.insilico.reverse import likeness, reverse, subspace_of
@@ -36,6 +36,7 @@ from bids_brainlm.insilico.training_range import training_range
 from bids_brainlm.io.files import read_tsv
 from bids_brainlm.io.surfaces import Geometry, Volume
 from bids_brainlm.reports.insilico import map_panel, page
+from bids_brainlm.stages.decode import generation_of
 from bids_brainlm.stages.decoder import Decoder
 
 from .conftest import SCALE, V
