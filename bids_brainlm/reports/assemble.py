@@ -15,7 +15,6 @@ from bids_brainlm.errors import BrainLMError
 from bids_brainlm.evaluation.table import Predictions, primary_of
 from bids_brainlm.io.files import atomic_write, read_json, read_tsv, write_text
 from bids_brainlm.io.maps import read_maps
-from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.reports import panels
 from bids_brainlm.reports.abstain import coverage_panel, zero_shot_panel
 from bids_brainlm.reports.doubts import doubts_of, notes_of
@@ -62,7 +61,7 @@ def write_participant(request: Request, participant: str, outcome: Outcome) -> P
     marks = metrics_sidecar(request, participant) | {key: True for key in MARKS if any(item.get(key) for item in sidecars)}
     stories = read_stories(request, participant)
     groups["stories"] = () if stories is None or stories.figure is None else (stories.figure,)
-    groups["estimation"] = () if estimation is None else estimation_panels(estimation, *_place(estimation.geometry))
+    groups["estimation"] = () if estimation is None else estimation_panels(estimation, *panels.place_of(estimation.geometry))
     for panel in (panel for part in groups.values() for panel in part):
         _write_panel(request.out_dir, f"sub-{participant}", panel)
     decoded = find_beh(request, participant, "decoded")
@@ -125,7 +124,7 @@ def _panels(request: Request, participant: str, tables: dict[str, Any]) -> dict[
     if geometry is not None:
         try:
             told = request.config.model.tokenizer == "parcelwise"
-            out["parcels"] = panels.parcels(atlas_of(request, geometry), _place(geometry)[1], told)
+            out["parcels"] = panels.parcels(atlas_of(request, geometry), panels.place_of(geometry)[1], told)
         except BrainLMError:
             # The outcome, which is the first line of the page, already says what is wrong with the atlas.
             out["parcels"] = ()
@@ -138,7 +137,7 @@ def _where(request: Request, participant: str) -> tuple[Panel, ...]:
     if table is None or path is None:
         return ()
     maps, geometry = read_maps(path)
-    return where_panels(as_numbers(table, texts=("region", "kind", "way")), maps, *_place(geometry))
+    return where_panels(as_numbers(table, texts=("region", "kind", "way")), maps, *panels.place_of(geometry))
 
 
 def _surprise(request: Request, participant: str, metrics: pd.DataFrame) -> tuple[Panel, ...]:
@@ -155,21 +154,11 @@ def _surprise(request: Request, participant: str, metrics: pd.DataFrame) -> tupl
 def _quality(path: Path) -> tuple[Panel, ...]:
     """Reliability and noise ceiling, where the maps themselves say what they lie on."""
     maps, geometry = read_maps(path)
-    place = _place(geometry)
+    place = panels.place_of(geometry)
     ways = {"reliability": panels.reliability, "noise_ceiling": panels.noise_ceiling}
     # Of stories that were heard once nothing is known: their maps have no values, and figures of them would be empty.
     known = {name: make for name, make in ways.items() if np.isfinite(maps[name]).any()}
     return tuple(panel for name, make in known.items() for panel in make(maps[name], *place))
-
-
-def _place(geometry: Geometry | None) -> tuple[int | None, Any]:
-    if geometry is None:
-        return None, None
-    if geometry.volume is not None:
-        mask = np.zeros(geometry.volume.shape, bool)
-        mask.flat[geometry.volume.index] = True
-        return None, mask
-    return (geometry.n_left, None) if geometry.space == "fsaverage" else (None, None)
 
 
 def _write_panel(out_dir: Path, who: str, panel: Panel) -> None:
@@ -230,7 +219,7 @@ def _turning(request: Request, participant: str) -> Turning | None:
     where = find_where(request, participant)
     if where is not None:
         shown[CONTRIBUTION] = read_maps(where)[0]["contribution"]
-    return turning(shown, _place(geometry)[0])
+    return turning(shown, panels.place_of(geometry)[0])
 
 
 def _provenance(request: Request, sidecars: list[dict[str, Any]]) -> tuple[tuple[str, str], ...]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
-import jinja2
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -17,7 +17,8 @@ from bids_brainlm.io.files import write_text
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.reports import brains
 from bids_brainlm.reports.figures import STYLE, new_figure
-from bids_brainlm.reports.panels import Panel, drawing, picture
+from bids_brainlm.reports.page import environment
+from bids_brainlm.reports.panels import Panel, drawing, place_of, value_map
 
 MOST_PARCELS, MOST_WORDS = 60, 40
 """Rows and columns of the figure of words: parcels with the best fit, words that stand out most."""
@@ -36,20 +37,22 @@ def write_page(found: Description, folder: Path, label: str, geometry: Geometry)
 
 def page(found: Description, label: str, geometry: Geometry) -> str:
     """One self-contained HTML file."""
-    loader = jinja2.PackageLoader("bids_brainlm", "data/templates/reports")
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     maps = [_map(name, found, geometry) for name in MAPS]
     rows = found.table.loc[found.named, list(SHOWN)].sort_values("fit_q", kind="stable")
     note = f"Parcels whose held-out responses are predicted by texts (fit_q <= {ALPHA:g}); the file of the table has all of them."
-    return environment.get_template("stimulation.html.j2").render(
-        title=f"sub-{label}: parcels in words",
-        verdict=verdict(found),
-        found=bool(found.named.any()),
-        groups=[
-            ("Words", (_words(found),) if found.named.any() else ()),
-            ("On the cortex", [panel for panel in maps if panel is not None]),
-        ],
-        tables=[("Names", note, SHOWN, [list(map(_cell, row)) for row in rows.itertuples(index=False)])],
+    return (
+        environment()
+        .get_template("stimulation.html.j2")
+        .render(
+            title=f"sub-{label}: parcels in words",
+            verdict=verdict(found),
+            found=bool(found.named.any()),
+            groups=[
+                ("Words", (_words(found),) if found.named.any() else ()),
+                ("On the cortex", [panel for panel in maps if panel is not None]),
+            ],
+            tables=[("Names", note, SHOWN, [list(map(_cell, row)) for row in rows.itertuples(index=False)])],
+        )
     )
 
 
@@ -84,13 +87,8 @@ def _map(name: str, found: Description, geometry: Geometry) -> Panel | None:
     if not known.size:
         return None
     alt = f"{name}: up to {known.max():.2f} {unit}."
-    if geometry.volume is not None:
-        mask = np.zeros(geometry.volume.shape, dtype=np.bool_)
-        mask.flat[geometry.volume.index] = True
-        return picture(name.replace("_", ""), brains.volume_map(values, mask, unit), alt, caption)
-    if geometry.space == "fsaverage" and geometry.n_left < geometry.n_vertices:
-        return picture(name.replace("_", ""), brains.surface_map(values, geometry.n_left, unit), alt, caption)
-    return None
+    panels = value_map(name.replace("_", ""), values, unit, *place_of(geometry), caption)
+    return dataclasses.replace(panels[0], alt=alt) if panels else None
 
 
 def _cell(value: object) -> str:

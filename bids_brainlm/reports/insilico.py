@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -19,7 +18,8 @@ from bids_brainlm.io.files import write_text
 from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.reports import brains
 from bids_brainlm.reports.figures import STYLE, as_png, as_svg, new_figure
-from bids_brainlm.reports.panels import Panel
+from bids_brainlm.reports.page import environment
+from bids_brainlm.reports.panels import Panel, place_of
 from bids_brainlm.reports.titles import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE
 from bids_brainlm.stages.outputs import beh_path
 
@@ -53,25 +53,27 @@ def write_page(found: Stimulation, participant: Participant, backwards: Sequence
 def page(found: Stimulation, participant: Participant, backwards: Sequence[Reversed] = ()) -> str:
     """One self-contained HTML file."""
     geometry = participant.trials.geometry
-    loader = jinja2.PackageLoader("bids_brainlm", "data/templates/reports")
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     sites = [map_panel(f"site{i}", site.pattern, geometry, site.name, site.about) for i, site in enumerate(found.sites)]
     back = [
         map_panel(f"reverse{i}", item.pattern, geometry, f"what says {item.word.label}", _gained(item))
         for i, item in enumerate(backwards)
     ]
     verdict = found.verdict()
-    return environment.get_template("stimulation.html.j2").render(
-        title=f"sub-{participant.label}: stimulation of the model",
-        verdict=verdict,
-        found=len(verdict) > 1,
-        groups=[
-            ("Effects", (effects_panel(found),)),
-            ("Sites", [panel for panel in sites if panel is not None]),
-            ("Curves", [curves_panel(found, site.name) for site in found.sites]),
-            ("Back from words", [panel for panel in back if panel is not None]),
-        ],
-        tables=[_effects(found), _captions(found), _rates(found)],
+    return (
+        environment()
+        .get_template("stimulation.html.j2")
+        .render(
+            title=f"sub-{participant.label}: stimulation of the model",
+            verdict=verdict,
+            found=len(verdict) > 1,
+            groups=[
+                ("Effects", (effects_panel(found),)),
+                ("Sites", [panel for panel in sites if panel is not None]),
+                ("Curves", [curves_panel(found, site.name) for site in found.sites]),
+                ("Back from words", [panel for panel in back if panel is not None]),
+            ],
+            tables=[_effects(found), _captions(found), _rates(found)],
+        )
     )
 
 
@@ -81,16 +83,15 @@ def _gained(item: Reversed) -> str:
 
 def map_panel(name: str, values: Floats, geometry: Geometry, title: str, caption: str) -> Panel | None:
     """A pattern on the cortex or in slices; None where nobody knows where the columns are."""
-    if geometry.volume is not None:
-        mask = np.zeros(geometry.volume.shape, dtype=np.bool_)
-        mask.flat[geometry.volume.index] = True
+    n_left, mask = place_of(geometry)
+    if mask is not None:
         figure = brains.volume_map(values, mask, "SD at dose 1")
-    elif geometry.space == "fsaverage" and geometry.n_left < geometry.n_vertices:
+    elif n_left is not None:
         shown = np.where(values != 0, values, np.nan).astype(np.float64)
-        figure = brains.surface_map(shown, geometry.n_left, "SD at dose 1")
+        figure = brains.surface_map(shown, n_left, "SD at dose 1")
     else:
         return None
-    about = f"{title}: {int((values != 0).sum())} {'vertices' if geometry.volume is None else 'voxels'}"
+    about = f"{title}: {int((values != 0).sum())} {'vertices' if mask is None else 'voxels'}"
     return Panel(name, as_png(figure), ".png", 900, about, f"{about}. {caption}")
 
 

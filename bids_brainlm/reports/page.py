@@ -178,14 +178,16 @@ def _render(template: str, page: _Common, first: dict[str, str], sections: list[
     sections = sections + [("methods", "Methods")] * bool(page.methods)
     sections += [("provenance", "Provenance")] * bool(page.provenance or page.settings) + [("errors", "Errors")]
     script, digest = _script()
-    environment = _environment()
-    return environment.get_template(f"{template}.html.j2").render(
-        page=page, first=first, sections=sections, script=script, script_hash=digest, **context
+    return (
+        environment()
+        .get_template(f"{template}.html.j2")
+        .render(page=page, first=first, sections=sections, script=script, script_hash=digest, **context)
     )
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Templates of pages: what is put in is escaped, and nothing may be missing."""
     loader = jinja2.PackageLoader("bids_brainlm", "data/templates/reports")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"markdown": markdown, "first_line": _line, "marked": marked}

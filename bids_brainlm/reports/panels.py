@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bids_brainlm.core.types import Parcellation
 from bids_brainlm.evaluation.statistics import format_p
+from bids_brainlm.io.surfaces import Geometry
 from bids_brainlm.reports import brains, figures, titles
 
 RELIABILITY, CEILING = "Split-half reliability (r)", "Noise ceiling (% of variance)"
@@ -148,6 +149,17 @@ def noise_ceiling(values: ArrayLike, n_left: int | None = None, mask: NDArray[np
     out = [drawing("noiseceiling", figure, f"Histogram of the noise ceiling: {above}.", caption)]
     out += value_map("noiseceilingmap", numbers, label, n_left, mask, "Where there is something to explain.")
     return tuple(out)
+
+
+def place_of(geometry: Geometry | None) -> tuple[int | None, NDArray[np.bool_] | None]:
+    """What maps are drawn on: vertices of the left hemisphere of fsaverage, or (X, Y, Z) voxels of a volume; else neither."""
+    if geometry is None:
+        return None, None
+    if geometry.volume is not None:
+        mask = np.zeros(geometry.volume.shape, dtype=np.bool_)
+        mask.flat[geometry.volume.index] = True
+        return None, mask
+    return (geometry.n_left, None) if geometry.space == "fsaverage" else (None, None)
 
 
 def value_map(
